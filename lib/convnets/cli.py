@@ -1,0 +1,196 @@
+"""The `convnets` command: train, predict, summary, data, labs."""
+
+import argparse
+import importlib
+import shlex
+import sys
+import zipfile
+from pathlib import Path
+
+import rechainer  # noqa: F401  must come before chainer
+
+import chainer  # isort: skip
+import numpy as np
+
+from . import data, inspect, models, results, training
+
+COMMANDS = ("labs",)  # further commands, each in the module of its name
+
+MODELS = {"lenet5" if form == "chain" else f"lenet5-{form}": build
+          for form, build in models.FORMS.items()}
+DATA = {"mnist": data.mnist, "fashion_mnist": data.fashion_mnist}
+
+# What a wrong input may raise; anything else is a defect and keeps its traceback.
+INPUT_ERRORS = (ValueError, OSError, training.ResumeError, data.DataError)
+
+
+def main(argv=None):
+    """Run the command line and return its exit status: 0, 1 for an error, 2 for bad usage."""
+    parser = build_parser()
+    args = parser.parse_args(argv)
+    args.command_line = shlex.join(["convnets", *(sys.argv[1:] if argv is None else argv)])
+    try:
+        return args.run(args) or 0
+    except INPUT_ERRORS as e:
+        print(f"convnets: error: {e}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print("convnets: interrupted", file=sys.stderr)
+        return 130
+
+
+def build_parser():
+    """Return the argument parser with all commands."""
+    parser = argparse.ArgumentParser(prog="convnets", description=__doc__)
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+    for add in (_add_train, _add_predict, _add_summary, _add_data):
+        add(commands)
+    for name in COMMANDS:
+        importlib.import_module(f".{name}", __package__).add_parser(commands)
+    return parser
+
+
+def _add_train(commands):
+    p = commands.add_parser("train", help="train a model and log its test accuracy",
+                            formatter_class=argparse.ArgumentDefaultsHelpFormatter)
+    p.add_argument("model", choices=MODELS)
+    p.add_argument("--data", choices=DATA, default="mnist")
+    p.add_argument("--n-train", type=int, help="use only the first so many examples")
+    p.add_argument("--n-test", type=int, help="use only the first so many test examples")
+    p.add_argument("--epochs", type=int, default=10)
+    p.add_argument("--batch", type=int, default=128)
+    p.add_argument("--optimizer", choices=training.OPTIMIZERS, default="adam")
+    p.add_argument("--lr", type=float, default=0.004, help="learning rate at the start")
+    p.add_argument("--schedule", choices=[s for s in training.SCHEDULES if s],
+                   help="how the learning rate falls")
+    p.add_argument("--shift", type=int, default=0,
+                   help="move each minibatch by up to so many pixels at random")
+    p.add_argument("--seed", type=int, default=0)
+    p.add_argument("--device", default="@numpy", help="such as @numpy or @cupy:0")
+    p.add_argument("--out", type=Path, help="folder for log, snapshots and model.npz")
+    p.add_argument("--resume", action="store_true", help="continue the run in --out")
+    p.add_argument("--record", type=Path, help="write a recorded run to this JSON file")
+    p.add_argument("--quiet", action="store_true", help="no progress bar")
+    p.set_defaults(run=_train)
+
+
+def _train(args):
+    np.random.seed(args.seed)
+    model = MODELS[args.model]()
+    train_set, test_set = DATA[args.data](args.n_train, args.n_test)
+    names = ("epochs", "batch", "optimizer", "lr", "schedule", "shift")
+    options = {name: getattr(args, name) for name in names}
+    run = training.trainer(model, train_set, test_set, **options, seed=args.seed, out=args.out,
+                           resume=args.resume, progress=not args.quiet, device=args.device)
+    run.run()
+    log = run.get_extension("LogReport").log
+    for entry in log:
+        print(f"epoch {entry['epoch']:3d}  loss {entry['main/loss']:.4f}  "
+              f"test loss {entry['validation/main/loss']:.4f}  "
+              f"test accuracy {entry['validation/main/accuracy']:.4f}")
+    if args.out:
+        _save_npz(args.out / "model.npz", model)
+    if args.record:
+        results.record(args.record, command=args.command_line, seed=args.seed, curve=log,
+                       options={"model": args.model, "data": args.data, **options},
+                       device=args.device)
+
+
+def _save_npz(path, model):
+    """Write the weights whole or not at all."""
+    part = path.with_name(path.name + ".part")
+    with part.open("wb") as file:
+        chainer.serializers.save_npz(file, model)
+    part.replace(path)
+    print(f"weights: {path}")
+
+
+def _add_predict(commands):
+    p = commands.add_parser("predict", help="say which digit an image shows")
+    p.add_argument("image", type=Path, help="a 28 x 28 image: white digit on black, as in MNIST")
+    p.add_argument("--weights", type=Path, required=True,
+                   help="model.npz, as `convnets train --out` writes it")
+    p.add_argument("--model", choices=MODELS, default="lenet5")
+    p.add_argument("--invert", action="store_true", help="the digit is dark on white")
+    p.add_argument("--top", type=int, default=3, help="how many classes to list")
+    p.set_defaults(run=_predict)
+
+
+def _predict(args):
+    from PIL import Image
+    if not args.image.exists():
+        raise ValueError(f"{args.image} does not exist")
+    with Image.open(args.image) as image:
+        pixels = np.asarray(image.convert("L"))
+    model = load_npz(args.weights, MODELS[args.model]())
+    (probabilities,) = model.predict(255 - pixels if args.invert else pixels)
+    for digit in probabilities.argsort()[::-1][:args.top]:
+        print(f"{digit}  {probabilities[digit]:.4f}")
+
+
+def load_npz(path, model):
+    """Load weights that Chainer saved, after a check that they are this model's.
+
+    Parameters
+    ----------
+    path : path
+        An npz file without pickles.
+    model : chainer.Link
+
+    Returns
+    -------
+    chainer.Link
+        `model`, loaded.
+
+    Raises
+    ------
+    ValueError
+        If the file is damaged, or its names and shapes are not the model's.
+    """
+    try:
+        with np.load(path, allow_pickle=False) as file:
+            arrays = {name: file[name] for name in file.files}
+    except (ValueError, EOFError, AttributeError, zipfile.BadZipFile) as e:
+        raise ValueError(f"{path} is not a whole npz file: {e}") from e
+    got = {name: array.shape for name, array in arrays.items()}
+    expected = {name.lstrip("/"): p.shape for name, p in model.namedparams()}
+    wrong = [f"{name} is {got.get(name, 'missing')}, expected {expected.get(name, 'nothing')}"
+             for name in sorted(got.keys() | expected) if got.get(name) != expected.get(name)]
+    if wrong:
+        raise ValueError(f"{path} does not hold the weights of {type(model).__name__}: "
+                         + "; ".join(wrong[:3]) + ("; ..." if len(wrong) > 3 else ""))
+    chainer.serializers.NpzDeserializer(arrays).load(model)
+    return model
+
+
+def _add_summary(commands):
+    p = commands.add_parser("summary", help="list a model's layers, shapes, parameters, MACs")
+    p.add_argument("model", choices=MODELS)
+    p.add_argument("--batch", type=int, default=1, help="images in the minibatch, N")
+    p.set_defaults(run=_summary)
+
+
+def _summary(args):
+    model = MODELS[args.model]()
+    print(inspect.summary(model, (args.batch, *model.in_shape)))
+
+
+def _add_data(commands):
+    p = commands.add_parser("data", help="check the data files, or give them to Chainer's loaders")
+    p.add_argument("--install", choices=[n for n, s in data.SETS.items() if s["chainer_folder"]],
+                   help="put a set where chainer.datasets looks")
+    p.set_defaults(run=_data)
+
+
+def _data(args):
+    for name in data.SETS:
+        data.check(name)
+        arrays = data.raw(name)
+        print(f"{name:14s} {len(arrays['train_y']):6,} training and "
+              f"{len(arrays['test_y']):6,} test images, file whole")
+    for path in data.install(args.install) if args.install else ():
+        print(f"installed {path}")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,201 @@
+"""What a model is made of: shapes, parameters, multiply-adds, memory."""
+
+import copy
+import html
+import math
+from dataclasses import asdict, dataclass
+
+import chainer
+import numpy as np
+
+# Multiply-adds from the function's label and the shapes of input x, weight W and output y.
+# W is (C_out, C_in / groups, kh, kw), and (C_in, C_out / groups, kh, kw) for deconvolution.
+MACS = {
+    "Convolution2DFunction": lambda x, w, y: math.prod(y) * math.prod(w[1:]),
+    "Deconvolution2DFunction": lambda x, w, y: math.prod(x) * math.prod(w[1:]),
+    "LinearFunction": lambda x, w, y: math.prod(y) * w[1],
+}
+
+KINDS = {
+    "Convolution2DFunction": "convolution",
+    "Deconvolution2DFunction": "deconvolution",
+    "LinearFunction": "linear",
+    "MaxPoolingND": "max pooling",
+    "AveragePoolingND": "average pooling",
+    "BatchNormalization": "batch normalization",
+    "FixedBatchNormalization": "batch normalization",
+    "Sigmoid": "sigmoid",
+    "ReLU": "relu",
+    "_ + _": "sum",
+}
+
+VIEWS = {"Reshape"}  # take no arithmetic and no memory of their own
+
+
+@dataclass(frozen=True)
+class Row:
+    """One layer: a function call that computed something.
+
+    Attributes
+    ----------
+    name : str
+        The link that holds its parameters, or the empty string.
+    kind : str
+        What it does.
+    in_shape, out_shape : tuple of int
+        (N, C, H, W) or (N, C).
+    params : int
+        Parameters it uses, counted where they are first used.
+    macs : int
+        Multiply-adds of convolutions and linear layers, for all N images.
+    activation_bytes : int
+        Size of its output.
+    """
+
+    name: str
+    kind: str
+    in_shape: tuple
+    out_shape: tuple
+    params: int
+    macs: int
+    activation_bytes: int
+
+
+@dataclass(frozen=True)
+class Summary:
+    """The rows of a model and their totals; prints as a table, in notebooks too.
+
+    Attributes
+    ----------
+    model : str
+        Name of the model's class.
+    rows : list of Row
+        In the order of computation.
+    """
+
+    model: str
+    rows: list
+
+    @property
+    def params(self):
+        """Number of parameters, an int."""
+        return sum(row.params for row in self.rows)
+
+    @property
+    def macs(self):
+        """Number of multiply-adds in one forward pass of all N images, an int."""
+        return sum(row.macs for row in self.rows)
+
+    @property
+    def activation_bytes(self):
+        """Sum of the sizes of all outputs, in bytes, an int."""
+        return sum(row.activation_bytes for row in self.rows)
+
+    def as_dicts(self):
+        """Return the rows as dictionaries."""
+        return [asdict(row) for row in self.rows]
+
+    def _cells(self):
+        for r in self.rows:
+            yield (r.name or "-", r.kind, " x ".join(map(str, r.out_shape)),
+                   f"{r.params:,}", f"{r.macs:,}", f"{r.activation_bytes:,}")
+
+    def _total(self):
+        return ("total", "", "", f"{self.params:,}", f"{self.macs:,}",
+                f"{self.activation_bytes:,}")
+
+    def __str__(self):
+        table = [HEADER, *self._cells(), self._total()]
+        widths = [max(map(len, column)) for column in zip(*table, strict=True)]
+        lines = ["  ".join(cell.ljust(w) if i < 3 else cell.rjust(w)
+                           for i, (cell, w) in enumerate(zip(row, widths, strict=True))).rstrip()
+                 for row in table]
+        rule = "-" * max(map(len, lines))
+        return "\n".join([f"{self.model}", *lines[:1], rule, *lines[1:-1], rule, lines[-1]])
+
+    __repr__ = __str__
+
+    def _repr_html_(self):
+        def line(cells, tag):
+            style = ["left"] * 3 + ["right"] * 3
+            return "<tr>" + "".join(
+                f'<{tag} style="text-align:{s}">{html.escape(cell)}</{tag}>'
+                for cell, s in zip(cells, style, strict=True)) + "</tr>"
+        body = "\n".join(line(cells, "td") for cells in self._cells())
+        return (f'<table class="cv-summary">\n<caption>{html.escape(self.model)}</caption>\n'
+                f"<thead>{line(HEADER, 'th')}</thead>\n<tbody>\n{body}\n</tbody>\n"
+                f"<tfoot>{line(self._total(), 'th')}</tfoot>\n</table>")
+
+
+HEADER = ("layer", "kind", "output (N, C, H, W)", "parameters", "multiply-adds",
+          "activation bytes")
+
+
+def summary(model, shape):
+    """Return what every layer of a model does to images of one shape.
+
+    One forward pass in train mode of a copy of the model; the model itself,
+    its lazy parameters and the random state stay as they are.
+
+    Parameters
+    ----------
+    model : chainer.Link
+        Called through its ``logits`` where it has them, else as it is.
+    shape : tuple of int
+        (N, C, H, W), or (C, H, W) for a single image.
+
+    Returns
+    -------
+    Summary
+
+    Raises
+    ------
+    ValueError
+        If `shape` does not have three or four axes.
+    """
+    if len(shape) not in (3, 4):
+        raise ValueError(f"shape must be (N, C, H, W) or (C, H, W), got {tuple(shape)}")
+    x = np.zeros(shape if len(shape) == 4 else (1, *shape), np.float32)
+    twin = copy.deepcopy(model)
+    state = np.random.get_state()
+    try:
+        with chainer.using_config("train", True), chainer.using_config("enable_backprop", True):
+            y = getattr(twin, "logits", twin)(twin.device.send(x))
+    finally:
+        np.random.set_state(state)
+    return Summary(type(model).__name__, _rows(y, twin))
+
+
+def _rows(y, model):
+    owners = {id(p.node): path.rsplit("/", 1)[0].lstrip("/") for path, p in model.namedparams()}
+    seen = set()
+    rows = []
+    for node in _functions(y):
+        output = next(out() for out in node.outputs if out() is not None)
+        if node.label in VIEWS:
+            continue
+        params = [v for v in node.inputs if id(v) in owners]
+        fresh = [v for v in params if id(v) not in seen]
+        seen.update(map(id, fresh))
+        shapes = [v.shape for v in node.inputs[:2]]
+        count = MACS.get(node.label)
+        rows.append(Row(
+            name=owners[id(params[0])] if params else "",
+            kind=KINDS.get(node.label, node.label),
+            in_shape=shapes[0], out_shape=output.shape,
+            params=sum(math.prod(v.shape) for v in fresh),
+            macs=count(*shapes, output.shape) if count else 0,
+            activation_bytes=math.prod(output.shape) * output.dtype.itemsize))
+    return rows
+
+
+def _functions(y):
+    """Return the function nodes that led to y, in the order of computation."""
+    found, waiting = {}, [y.creator_node]
+    while waiting:
+        node = waiting.pop()
+        if node is None or id(node) in found:
+            continue
+        found[id(node)] = node
+        waiting += [v.creator_node for v in node.inputs]
+    return sorted(found.values(), key=lambda node: node.rank)

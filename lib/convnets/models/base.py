@@ -1,0 +1,161 @@
+"""What every image classifier of this library shares."""
+
+import chainer
+import chainer.functions as F
+import numpy as np
+from chainer import backend
+
+CHANNELS_NAME = {1: "grey", 3: "colour"}
+
+
+class ImageClassifier:
+    """Mixin for a link that maps images to one score per class.
+
+    A model lists `in_shape` and implements `logits`; this class adds the
+    behaviour of Chainer's tutorial (`forward`) and a safe way to ask for
+    probabilities (`predict`).
+
+    Attributes
+    ----------
+    in_shape : tuple of int
+        The (C, H, W) of the images the model was designed for.
+    """
+
+    in_shape = (1, 28, 28)
+
+    def logits(self, x):
+        """Return one unnormalised score per class, in train and test mode alike.
+
+        Parameters
+        ----------
+        x : array or chainer.Variable, shape (N, C, H, W), float
+
+        Returns
+        -------
+        chainer.Variable, shape (N, n_class)
+        """
+        raise NotImplementedError
+
+    def forward(self, x):
+        """Return logits in train mode and probabilities in test mode.
+
+        This switch on ``chainer.config.train`` is the tutorial's. A loss that
+        applies softmax itself must not be given the test-mode output;
+        `convnets.losses.Classifier` takes care of that.
+
+        Parameters
+        ----------
+        x : array or chainer.Variable, shape (N, C, H, W), float
+
+        Returns
+        -------
+        chainer.Variable, shape (N, n_class)
+
+        Raises
+        ------
+        ValueError
+            If `x` does not have four axes, the model's C, H and W, or a float type.
+        """
+        y = self.logits(x)
+        return y if chainer.config.train else F.softmax(y)
+
+    def predict(self, images, batch=256):
+        """Return class probabilities as an array, whatever the mode is set to.
+
+        Parameters
+        ----------
+        images : array, shape (N, C, H, W), (C, H, W) or (H, W)
+            ``uint8`` in 0..255 or floats in 0..1.
+        batch : int
+            Images per forward pass.
+
+        Returns
+        -------
+        numpy.ndarray, shape (N, n_class), float32
+
+        Raises
+        ------
+        ValueError
+            If shape or value range cannot be those of such images.
+        """
+        x = as_images(images, self.in_shape)
+        with chainer.using_config("train", False), chainer.no_backprop_mode():
+            parts = [F.softmax(self.logits(self.device.send(x[i:i + batch]))).array
+                     for i in range(0, len(x), batch)]
+        return np.concatenate([backend.CpuDevice().send(p) for p in parts])
+
+    def check_input(self, x):
+        """Raise a ValueError in the reader's terms unless `x` fits the model.
+
+        Parameters
+        ----------
+        x : array or chainer.Variable
+        """
+        name = type(self).__name__
+        expected = ("N", *self.in_shape)
+        if x.ndim != 4 or x.shape[1:] != self.in_shape:
+            raise ValueError(
+                f"{name} takes images of shape (N, C, H, W) = {_show(expected)}, "
+                f"got {_show(x.shape)}. {_remedy(x.shape, self.in_shape)}")
+        if x.dtype.kind != "f":
+            raise ValueError(
+                f"{name} takes floating-point images, got {x.dtype}. Use "
+                f"x.astype(np.float32) / 255, or predict(x), which does that for you.")
+
+
+def as_images(images, in_shape):
+    """Bring one image or many to a float32 minibatch in 0..1.
+
+    Parameters
+    ----------
+    images : array, shape (N, C, H, W), (C, H, W) or (H, W)
+        ``uint8`` in 0..255 or floats in 0..1.
+    in_shape : tuple of int
+        The (C, H, W) expected.
+
+    Returns
+    -------
+    numpy.ndarray, shape (N, C, H, W), float32
+
+    Raises
+    ------
+    ValueError
+        If the shape does not end in the expected axes, or values lie outside 0..1.
+    """
+    x = np.asarray(images)
+    shape = x.shape
+    if x.ndim == 2 and in_shape[0] == 1:
+        x = x[None]
+    if x.ndim == 3:
+        x = x[None]
+    if x.ndim != 4 or x.shape[1:] != tuple(in_shape):
+        raise ValueError(
+            f"expected images of shape (C, H, W) = {_show(in_shape)}, one or N of them, "
+            f"got {_show(shape)}. {_remedy(shape, in_shape)}")
+    if x.dtype == np.uint8:
+        return x.astype(np.float32) / 255
+    if x.dtype.kind != "f":
+        raise ValueError(f"expected uint8 or floating-point images, got {x.dtype}")
+    if x.size and not (x.min() >= 0 and x.max() <= 1):
+        raise ValueError(
+            f"floating-point images must lie in 0..1, got values from {x.min():g} to "
+            f"{x.max():g}. Divide by 255, or pass uint8.")
+    return x.astype(np.float32)
+
+
+def _remedy(shape, in_shape):
+    """Say what to do about a shape that is not (N, *in_shape)."""
+    channels, height, width = in_shape
+    if tuple(shape) == (*shape[:1], height, width) and channels == 1:
+        return "The channel axis C is missing: x[:, None] adds it."
+    if tuple(shape[1:]) == (height, width, channels):
+        return "C is the last axis: x.transpose(0, 3, 1, 2) moves it."
+    if tuple(shape) == tuple(in_shape):
+        return "The axis N is missing: x[None] adds it."
+    if len(shape) >= 2 and shape[-2:] != (height, width):
+        return f"Resize the images to H x W = {height} x {width}."
+    return f"C must be {channels} ({CHANNELS_NAME.get(channels, 'channels')})."
+
+
+def _show(shape):
+    return "(" + ", ".join(map(str, shape)) + ("," if len(shape) == 1 else "") + ")"

@@ -1,0 +1,104 @@
+"""Recorded runs: JSON files that say how each number was made."""
+
+import json
+import os
+import platform
+import sys
+from datetime import UTC, datetime
+from pathlib import Path
+
+import chainer
+import numpy as np
+
+KEYS = ("command", "date", "device", "versions", "seed", "options", "curve", "final")
+
+
+def record(path, *, command, seed, options, curve, device="@numpy"):
+    """Write a finished run with its provenance, whole or not at all.
+
+    Parameters
+    ----------
+    path : path
+        The JSON file to write.
+    command : str
+        What to type to repeat the run.
+    seed : int
+    options : dict
+    curve : list of dict
+        One entry an epoch, as Chainer's LogReport keeps it.
+    device : str
+        Chainer's device name.
+
+    Returns
+    -------
+    dict
+        What was written.
+    """
+    run = {
+        "command": command,
+        "date": datetime.now(UTC).strftime("%Y-%m-%d"),
+        "device": f"{device}, {_processor()}, {os.cpu_count()} cores",
+        "versions": {"python": platform.python_version(), "numpy": np.__version__,
+                     "chainer": chainer.__version__},
+        "seed": seed,
+        "options": options,
+        "curve": curve,
+        "final": curve[-1],
+    }
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    part = path.with_name(path.name + ".part")
+    part.write_text(json.dumps(run, indent=1) + "\n")
+    part.replace(path)
+    return run
+
+
+def load(path):
+    """Read a recorded run.
+
+    Parameters
+    ----------
+    path : path
+
+    Returns
+    -------
+    dict
+        With the keys `KEYS`.
+
+    Raises
+    ------
+    ValueError
+        If the file is not a recorded run.
+    """
+    try:
+        run = json.loads(Path(path).read_text())
+        missing = [key for key in KEYS if key not in run]
+    except (json.JSONDecodeError, TypeError) as e:
+        raise ValueError(f"{path} is not a recorded run: {e}") from e
+    if missing:
+        raise ValueError(f"{path} is not a recorded run: it lacks {', '.join(missing)}")
+    return run
+
+
+def describe(run):
+    """Return one line that says how a recorded run was made.
+
+    Parameters
+    ----------
+    run : dict
+
+    Returns
+    -------
+    str
+    """
+    versions = ", ".join(f"{name} {version}" for name, version in run["versions"].items())
+    return f"{run['command']}  (seed {run['seed']}, {run['date']}, {run['device']}; {versions})"
+
+
+def _processor():
+    """Return the processor's name, where the system tells it."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+        return next(line.split(":")[1].strip() for line in lines if line.startswith("model name"))
+    except (OSError, StopIteration):
+        return platform.processor() or sys.platform

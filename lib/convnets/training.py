@@ -1,0 +1,293 @@
+"""From model, data and options to a Chainer `Trainer`, with bit-exact resume."""
+
+import json
+import math
+import shutil
+import zipfile
+from pathlib import Path
+
+import chainer
+import numpy as np
+from chainer.training import Extension, Trainer, extensions, updaters
+from tqdm import tqdm
+
+from .losses import Classifier
+
+# name: (constructor, the attribute that holds the learning rate)
+OPTIMIZERS = {
+    "adam": (chainer.optimizers.Adam, "alpha"),
+    "momentum": (chainer.optimizers.MomentumSGD, "lr"),
+    "sgd": (chainer.optimizers.SGD, "lr"),
+}
+
+# name: the factor on the learning rate when a share 0 <= p < 1 of all iterations is done
+SCHEDULES = {
+    None: lambda p: 1.0,
+    "cosine": lambda p: (1 + math.cos(math.pi * p)) / 2,   # Loshchilov & Hutter 2017
+}
+
+SNAPSHOT = "snapshot_{.updater.iteration}.npz"
+OPTIONS_KEY = "extensions/RunState/options"
+
+
+class ResumeError(RuntimeError):
+    """A run cannot be continued, or a new one would overwrite it."""
+
+
+def train(model, train_set, test_set, **options):
+    """Train a model and return the finished trainer; the arguments are `trainer`'s."""
+    run = trainer(model, train_set, test_set, **options)
+    run.run()
+    return run
+
+
+def trainer(model, train_set, test_set, *, epochs=10, batch=128, optimizer="adam", lr=0.004,
+            schedule=None, shift=0, seed=0, out=None, snapshot=True, resume=False,
+            progress=False, device="@numpy"):
+    """Build a Chainer trainer with evaluation, log, snapshots and progress bar.
+
+    A run that was killed at any moment continues with ``resume=True`` from its
+    newest snapshot, written at the end of each epoch, and ends with the same
+    parameters and the same log, bit for bit, as one that was not.
+
+    Parameters
+    ----------
+    model : chainer.Link
+        The network alone; it is wrapped in `convnets.losses.Classifier`.
+        Call ``np.random.seed`` before building it to fix its initial weights.
+    train_set, test_set : dataset
+        Pairs of image (C, H, W) and label.
+    epochs, batch : int
+        Passes over `train_set`, and examples in a step.
+    optimizer : str
+        ``"adam"``, ``"momentum"`` or ``"sgd"``.
+    lr : float
+        Learning rate at the start.
+    schedule : str, optional
+        ``"cosine"`` lets it fall to zero along half a cosine; None keeps it.
+    shift : int
+        Move each minibatch by a random whole number of pixels up to this, in
+        both directions, filling with zeros.
+    seed : int
+        Of the order of examples, shifts and dropout.
+    out : path, optional
+        Folder for log and snapshots. Default: none are written.
+    snapshot : bool
+        Write ``snapshot_<iteration>.npz`` after each epoch and keep two.
+    resume : bool
+        Continue from the newest snapshot in `out`, if there is one.
+    progress : bool
+        Show a progress bar on stderr.
+    device : str
+        Chainer's device name, such as ``"@numpy"`` or ``"@cupy:0"``.
+
+    Returns
+    -------
+    chainer.training.Trainer
+        Not yet run. ``get_extension("LogReport").log`` is its log.
+
+    Raises
+    ------
+    ValueError
+        If an option is unknown or out of range.
+    ResumeError
+        If `out` holds a run already and `resume` is off, or its newest snapshot
+        is damaged or was made with another model, data or other options.
+    """
+    _check_options(epochs, batch, optimizer, lr, schedule, shift)
+    options = {
+        "model": _signature(model), "train": len(train_set), "epochs": epochs, "batch": batch,
+        "optimizer": optimizer, "lr": lr, "schedule": schedule, "shift": shift, "seed": seed,
+    }
+    found = _newest_snapshot(out) if out is not None else None
+    if found and not resume:
+        raise ResumeError(f"{out} holds the snapshot {found.name} of an earlier run. Continue it "
+                          f"with resume=True (--resume), or choose another folder.")
+    np.random.seed(seed)
+    device = chainer.get_device(device)
+    device.use()
+    target = Classifier(model)
+    target.to_device(device)
+    rule, rate_name = OPTIMIZERS[optimizer]
+    rule = rule(**{rate_name: lr}).setup(target)
+    updater = updaters.StandardUpdater(
+        chainer.iterators.SerialIterator(train_set, batch), rule,
+        converter=_shifting_converter(shift), device=device)
+    result = Trainer(updater, (epochs, "epoch"), out=str(out or "."))
+    steps = math.ceil(epochs * len(train_set) / batch)
+    result.extend(LearningRate(rate_name, lr, SCHEDULES[schedule], steps))
+    result.extend(RunState(options))
+    _extend_reports(result, target, test_set, device, log=out is not None, progress=progress)
+    if out is not None:
+        _clear_leftovers(out)
+        if snapshot:
+            result.extend(extensions.snapshot(filename=SNAPSHOT, n_retains=2),
+                          trigger=(1, "epoch"))
+    if found:
+        _load_snapshot(found, result, options)
+    return result
+
+
+def shift_images(x, dy, dx):
+    """Return images moved down by dy and right by dx pixels; zeros move in.
+
+    Parameters
+    ----------
+    x : array, shape (N, C, H, W)
+    dy, dx : int
+        May be negative. |dy| <= H, |dx| <= W.
+
+    Returns
+    -------
+    array, shape (N, C, H, W)
+    """
+    height, width = x.shape[2:]
+    out = np.zeros_like(x)
+    out[:, :, max(dy, 0):height + min(dy, 0), max(dx, 0):width + min(dx, 0)] = \
+        x[:, :, max(-dy, 0):height + min(-dy, 0), max(-dx, 0):width + min(-dx, 0)]
+    return out
+
+
+class LearningRate(Extension):
+    """Set the learning rate before each step from the share of steps done."""
+
+    trigger = (1, "iteration")
+
+    def __init__(self, attribute, base, factor, steps):
+        self.attribute, self.base, self.factor, self.steps = attribute, base, factor, steps
+
+    def initialize(self, trainer):
+        self(trainer)
+
+    def __call__(self, trainer):
+        share = min(trainer.updater.iteration / self.steps, 1.0)
+        optimizer = trainer.updater.get_optimizer("main")
+        setattr(optimizer, self.attribute, self.base * self.factor(share))
+
+
+class RunState(Extension):
+    """What a snapshot needs besides Chainer's own: random state and the run's options."""
+
+    name = "RunState"
+
+    def __init__(self, options):
+        self.options = options
+
+    def serialize(self, serializer):
+        _, keys, position, has_gauss, gauss = np.random.get_state()
+        keys = serializer("random_keys", keys)
+        position = serializer("random_position", position)
+        has_gauss = serializer("random_has_gauss", has_gauss)
+        gauss = serializer("random_gauss", gauss)
+        np.random.set_state(("MT19937", keys, int(position), int(has_gauss), float(gauss)))
+        serializer("options", json.dumps(self.options))
+
+
+class ProgressBar(Extension):
+    """A bar on stderr: epoch, iterations a second, latest loss and test accuracy."""
+
+    trigger = (1, "iteration")
+
+    def __init__(self):
+        self.bar = None
+
+    def __call__(self, trainer):
+        updater = trainer.updater
+        if self.bar is None:
+            total = math.ceil(trainer.stop_trigger.period
+                              * updater.iteration / max(updater.epoch_detail, 1e-9))
+            self.bar = tqdm(total=total, initial=updater.iteration - 1, unit="it")
+        self.bar.update(updater.iteration - self.bar.n)
+        self.bar.set_description(f"epoch {updater.epoch_detail:5.2f}", refresh=False)
+        log = trainer.get_extension("LogReport").log
+        if log:
+            self.bar.set_postfix_str(
+                f"loss {log[-1]['main/loss']:.4f}, "
+                f"test accuracy {log[-1]['validation/main/accuracy']:.4f}", refresh=False)
+
+    def finalize(self):
+        if self.bar is not None:
+            self.bar.close()
+
+
+def _check_options(epochs, batch, optimizer, lr, schedule, shift):
+    for name, value, known in (("optimizer", optimizer, OPTIMIZERS),
+                               ("schedule", schedule, SCHEDULES)):
+        if value not in known:
+            raise ValueError(f"unknown {name} {value!r}; there are: {', '.join(map(str, known))}")
+    for name, value, low in (("epochs", epochs, 1), ("batch", batch, 1), ("shift", shift, 0)):
+        if value != int(value) or value < low:
+            raise ValueError(f"{name} must be a whole number of at least {low}, got {value}")
+    if not lr > 0:
+        raise ValueError(f"lr must be above 0, got {lr}")
+
+
+def _signature(model):
+    """Return the model's class and the shape of each parameter; None before its first call."""
+    return {"class": type(model).__name__,
+            "params": {name: list(p.shape) if p.shape is not None else None
+                       for name, p in sorted(model.namedparams())}}
+
+
+def _shifting_converter(limit):
+    @chainer.dataset.converter()
+    def convert(batch, device):
+        x, t = chainer.dataset.concat_examples(batch)
+        if limit:
+            x = shift_images(x, *np.random.randint(-limit, limit + 1, 2))
+        return device.send((x, t))
+    return convert
+
+
+def _extend_reports(run, target, test_set, device, log, progress):
+    test_iterator = chainer.iterators.SerialIterator(test_set, 500, repeat=False, shuffle=False)
+    run.extend(extensions.Evaluator(test_iterator, target, device=device))
+    rate = run.get_extension("LearningRate").attribute
+    run.extend(extensions.observe_value(
+        "lr", lambda t: getattr(t.updater.get_optimizer("main"), rate)), trigger=(1, "epoch"))
+    run.extend(extensions.LogReport(filename="log" if log else None))
+    if progress:
+        run.extend(ProgressBar())
+
+
+def _iteration(path):
+    return int(path.stem.split("_")[1])
+
+
+def _newest_snapshot(out):
+    found = [p for p in Path(out).glob("snapshot_*.npz") if p.stem.split("_")[1].isdigit()]
+    return max(found, key=_iteration, default=None)
+
+
+def _clear_leftovers(out):
+    """Remove the temporary folders that a killed run left while it was writing."""
+    for pattern in ("tmpsnapshot_*", "log*"):
+        for path in Path(out).glob(pattern):
+            if path.is_dir():
+                shutil.rmtree(path)
+
+
+def _load_snapshot(path, run, options):
+    """Load a snapshot into a trainer; change nothing unless it is whole and fits."""
+    try:
+        # Never a pickle: a snapshot may come from someone else.
+        with np.load(path, allow_pickle=False) as file:
+            arrays = {name: file[name] for name in file.files}
+        stored = json.loads(str(arrays[OPTIONS_KEY]))
+    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as e:
+        raise ResumeError(f"{path} is not a whole snapshot of a run ({e}). Delete it to continue "
+                          f"from the one before it.") from e
+    differing = [key for key in options if stored.get(key) != options[key]]
+    if differing:
+        raise ResumeError(f"{path} was made by another run: " + "; ".join(
+            f"{key} is {_brief(stored.get(key))} there, {_brief(options[key])} here"
+            for key in differing) + ". Use the same options, or another folder.")
+    chainer.serializers.NpzDeserializer(arrays).load(run)
+
+
+def _brief(value):
+    """Name a model by its class and its number of parameters."""
+    if not isinstance(value, dict):
+        return repr(value)
+    count = sum(math.prod(shape) for shape in value["params"].values() if shape is not None)
+    return f"{value['class']} ({count:,} parameters)"
