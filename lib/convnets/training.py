@@ -173,6 +173,9 @@ class RunState(Extension):
     def __init__(self, options):
         self.options = options
 
+    def __call__(self, trainer):
+        """Do nothing: it is there to be part of the snapshot."""
+
     def serialize(self, serializer):
         _, keys, position, has_gauss, gauss = np.random.get_state()
         keys = serializer("random_keys", keys)
