@@ -95,6 +95,8 @@ def trainer(model, train_set, test_set, *, epochs=10, batch=128, optimizer="adam
         is damaged or was made with another model, data or other options.
     """
     _check_options(epochs, batch, optimizer, lr, schedule, shift)
+    if resume and out is None:
+        raise ValueError("resume=True (--resume) needs the folder of the run: out (--out)")
     options = {
         "model": _signature(model), "train": len(train_set), "epochs": epochs, "batch": batch,
         "optimizer": optimizer, "lr": lr, "schedule": schedule, "shift": shift, "seed": seed,

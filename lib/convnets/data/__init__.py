@@ -155,7 +155,8 @@ def _split(name, n_train, n_test):
 def _dataset(name, part, x, y, n):
     if n is not None and not 1 <= n <= len(x):
         raise ValueError(f"n_{part} must be in 1..{len(x)} for {name}, got {n}")
-    images = x[:n, None].astype(np.float32) / 255          # (N, 1, 28, 28)
+    # Multiplied, not divided: to the last bit what Chainer's own loaders give.
+    images = x[:n, None].astype(np.float32) * np.float32(1 / 255)   # (N, 1, 28, 28)
     return chainer.datasets.TupleDataset(images, y[:n].astype(np.int32))
 
 

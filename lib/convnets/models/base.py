@@ -133,7 +133,7 @@ def as_images(images, in_shape):
             f"expected images of shape (C, H, W) = {_show(in_shape)}, one or N of them, "
             f"got {_show(shape)}. {_remedy(shape, in_shape)}")
     if x.dtype == np.uint8:
-        return x.astype(np.float32) / 255
+        return x.astype(np.float32) * np.float32(1 / 255)
     if x.dtype.kind != "f":
         raise ValueError(f"expected uint8 or floating-point images, got {x.dtype}")
     if x.size and not (x.min() >= 0 and x.max() <= 1):
@@ -146,12 +146,12 @@ def as_images(images, in_shape):
 def _remedy(shape, in_shape):
     """Say what to do about a shape that is not (N, *in_shape)."""
     channels, height, width = in_shape
+    if tuple(shape) == tuple(in_shape):
+        return "The axis N is missing: x[None] adds it."
     if tuple(shape) == (*shape[:1], height, width) and channels == 1:
         return "The channel axis C is missing: x[:, None] adds it."
     if tuple(shape[1:]) == (height, width, channels):
         return "C is the last axis: x.transpose(0, 3, 1, 2) moves it."
-    if tuple(shape) == tuple(in_shape):
-        return "The axis N is missing: x[None] adds it."
     if len(shape) >= 2 and shape[-2:] != (height, width):
         return f"Resize the images to H x W = {height} x {width}."
     return f"C must be {channels} ({CHANNELS_NAME.get(channels, 'channels')})."

@@ -140,6 +140,10 @@ class LeNet5Sequential(ImageClassifier, chainer.Sequential):
         self.check_input(x)
         return chainer.Sequential.forward(self, x)
 
+    def copy(self, mode="share"):
+        """Return a copy of the same class; Chainer's own is a plain `Sequential`."""
+        return type(self)(*super().copy(mode))
+
 
 def lenet5_sequential(n_class=10):
     """Return LeNet5 as a `Sequential` of links and functions.

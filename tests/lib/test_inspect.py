@@ -1,0 +1,95 @@
+"""Summaries count what is there and leave the model alone."""
+
+import html.parser
+
+from convnets import models
+from convnets.inspect import summary
+
+import chainer
+import chainer.functions as F
+import chainer.links as L
+import numpy as np
+import pytest
+
+
+@pytest.mark.parametrize("form", sorted(models.FORMS))
+def test_lenet5(form):
+    s = summary(models.FORMS[form](), (1, 1, 28, 28))
+    with_weights = [r for r in s.rows if r.params]
+    assert [r.params for r in with_weights] == [156, 2_416, 30_840, 10_164, 850]
+    assert [r.out_shape for r in with_weights] == [
+        (1, 6, 24, 24), (1, 16, 8, 8), (1, 120, 1, 1), (1, 84), (1, 10)]
+    assert (s.params, s.macs) == (44_426, 281_640)
+
+
+def test_batch_multiplies_work_and_memory_but_not_parameters():
+    one, four = (summary(models.LeNet5(), (n, 1, 28, 28)) for n in (1, 4))
+    assert (four.params, four.macs) == (one.params, 4 * one.macs)
+    assert four.activation_bytes == 4 * one.activation_bytes
+    assert one.activation_bytes == 4 * sum(np.prod(r.out_shape) for r in one.rows)
+
+
+def test_three_axes_mean_one_image():
+    assert str(summary(models.LeNet5(), (1, 28, 28))) == str(summary(models.LeNet5(),
+                                                                     (1, 1, 28, 28)))
+
+
+class Branches(chainer.Chain):
+    """Shared weights, groups, stride, deconvolution, dropout and a sum."""
+
+    def __init__(self):
+        super().__init__()
+        with self.init_scope():
+            self.a = L.Convolution2D(None, 8, 3, pad=1)
+            self.grouped = L.Convolution2D(8, 8, 3, stride=2, pad=1, groups=4)
+            self.up = L.Deconvolution2D(8, 4, 2, stride=2)
+            self.bn = L.BatchNormalization(8)
+
+    def forward(self, x):
+        h = self.bn(self.a(x))
+        h = F.dropout(h + self.grouped.copy()(F.concat([h, h], 2))[:, :, :4].array.mean())
+        return self.up(self.grouped(self.grouped(h)))
+
+
+def test_counts_of_groups_strides_deconvolution_and_shared_weights():
+    s = summary(Branches(), (2, 3, 8, 8))
+    rows = [(r.name, r.params, r.macs) for r in s.rows if r.name]
+    assert rows == [
+        ("a", 8 * 3 * 9 + 8, 2 * 64 * 8 * 3 * 9),
+        ("bn", 16, 0),
+        ("grouped", 8 * 2 * 9 + 8, 2 * 16 * 8 * 2 * 9),
+        ("grouped", 0, 2 * 4 * 8 * 2 * 9),
+        ("up", 8 * 4 * 4 + 4, 2 * 4 * 8 * 4 * 4),
+    ]
+
+
+def test_leaves_model_random_state_and_lazy_shapes_alone():
+    model = Branches()
+    np.random.seed(3)
+    before = np.random.get_state()[1].copy()
+    summary(model, (1, 3, 8, 8))
+    assert np.array_equal(np.random.get_state()[1], before)
+    assert model.a.W.array is None
+    assert not model.bn.avg_mean.any() and model.bn.N == 0
+
+
+def test_html_is_well_formed_and_the_same_twice():
+    class Balance(html.parser.HTMLParser):
+        depth = 0
+
+        def handle_starttag(self, tag, attrs):
+            self.depth += 1
+
+        def handle_endtag(self, tag):
+            self.depth -= 1
+    text = summary(models.LeNet5(), (1, 28, 28))._repr_html_()
+    parser = Balance()
+    parser.feed(text)
+    assert parser.depth == 0
+    assert "281,640" in text
+    assert text == summary(models.LeNet5(), (1, 28, 28))._repr_html_()
+
+
+def test_bad_shape():
+    with pytest.raises(ValueError, match=r"\(28, 28\)"):
+        summary(models.LeNet5(), (28, 28))
