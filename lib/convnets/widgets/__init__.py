@@ -6,5 +6,6 @@ it works in the rendered book, in JupyterLab and in a saved notebook, without ne
 
 from ._base import Widget
 from ._cards import card, predict, quiz
+from ._sliding import sliding_window
 
-__all__ = ["Widget", "card", "predict", "quiz"]
+__all__ = ["Widget", "card", "predict", "quiz", "sliding_window"]

@@ -1,0 +1,159 @@
+"""Widgets as text: self-contained, always the same, safe, and readable without scripts."""
+
+import json
+import re
+from html.parser import HTMLParser
+
+from convnets import widgets
+from convnets.widgets._base import Widget, asset
+
+import numpy as np
+import pytest
+
+QUESTION = {"ask": "1 + 1 = `?`", "answers": [("2", "Yes."), ("3", "No.")], "correct": 0}
+
+EXAMPLES = {
+    "card": lambda **kw: widgets.card(["see"], ["eyes"], minutes=5, **kw),
+    "quiz": lambda **kw: widgets.quiz([QUESTION], **kw),
+    "predict": lambda **kw: widgets.predict("1 + 1?", 2, "Count.", **kw),
+    "sliding_window": lambda **kw: widgets.sliding_window(np.eye(3), np.eye(2), **kw),
+}
+
+
+class Page(HTMLParser):
+    """The elements of a page, and the text outside of scripts and styles."""
+
+    def __init__(self, html):
+        super().__init__()
+        self.open, self.elements, self.text = [], [], ""
+        self.feed(html)
+        assert self.open == [], f"not closed: {self.open}"
+
+    def handle_starttag(self, tag, attrs):
+        self.elements.append((tag, dict(attrs)))
+        if tag not in {"br", "img", "input", "hr"}:
+            self.open.append(tag)
+
+    def handle_endtag(self, tag):
+        assert self.open.pop() == tag
+
+    def handle_data(self, data):
+        if self.open[-1:] not in (["script"], ["style"]):
+            self.text += data
+
+
+@pytest.fixture(params=EXAMPLES)
+def example(request):
+    return EXAMPLES[request.param]
+
+
+def test_same_widget_same_text(example):
+    assert example()._repr_html_() == example()._repr_html_()
+
+
+def test_key_tells_equal_widgets_apart(example):
+    assert example().id == example().id != example(key="second").id
+
+
+def test_html_is_well_formed_and_asks_for_nothing(example):
+    html = example()._repr_html_()
+    page = Page(html)
+    named = {name for _, attrs in page.elements for name in attrs}
+    assert not named & {"src", "href", "srcset", "onclick", "onload"}
+    assert not re.search(r"@import|url\(|\beval\(|new Function|fetch\(|XMLHttpRequest", html)
+    ids = [attrs["id"] for _, attrs in page.elements if "id" in attrs]
+    assert ids == [example().id]
+
+
+def test_repr_is_short_and_has_no_address(example):
+    assert re.fullmatch(r"<\w+: [^<>\n]{5,60}>", repr(example()))
+    assert "0x" not in repr(example())
+
+
+def test_state_survives_the_page(example):
+    widget = example()
+    stored = re.search(r'class="cv-state">(.*)</script>', widget._repr_html_())
+    if asset(f"{widget.name}.js"):
+        assert json.loads(stored[1]) == json.loads(json.dumps(widget.state()))
+
+
+def test_no_text_can_close_the_script_or_add_a_tag():
+    evil = "</script><b>bold</b>"
+    question = {"ask": evil, "answers": [(evil, evil), ("a", "b")], "correct": 1}
+    html = widgets.quiz([question], caption=evil)._repr_html_()
+    assert html.count("</script>") == 2
+    assert "b" not in [tag for tag, _ in Page(html).elements]
+
+
+def test_backticks_and_stars_become_tags():
+    html = widgets.card(["use `x * y` *now*"], ["2 * 3 * 4"], minutes=1)._repr_html_()
+    assert "use <code>x * y</code> <em>now</em>" in html
+    assert "2 * 3 * 4" in html
+
+
+@pytest.mark.parametrize("name", ["quiz", "predict"])
+def test_answers_fold_out_without_scripts(name):
+    page = Page(EXAMPLES[name]()._repr_html_())
+    assert "details" in [tag for tag, _ in page.elements]
+    assert {"quiz": "Yes.", "predict": "Count."}[name] in page.text
+
+
+def test_card_says_all_it_was_given():
+    card = widgets.card(["walk", "run"], ["legs"], minutes=12, run="8 s", verified="Python 3.11")
+    text = Page(card._repr_html_()).text
+    for part in ("walk", "run", "legs", "12 minutes", "8 s", "Python 3.11"):
+        assert part in text
+
+
+@pytest.mark.parametrize(
+    "change, message",
+    [
+        ({"correct": 2}, "0 to 1; got 2"),
+        ({"correct": -1}, "0 to 1; got -1"),
+        ({"answers": [("2", "")]}, r"pair \(text, why\)"),
+        ({"answers": ["2", "3"]}, r"pair \(text, why\)"),
+        ({"answer": 1}, "wrong or missing: answer"),
+    ],
+)
+def test_quiz_names_the_faulty_question(change, message):
+    with pytest.raises(ValueError, match=f"question 2: .*{message}"):
+        widgets.quiz([QUESTION, QUESTION | change])
+
+
+def test_quiz_without_questions():
+    with pytest.raises(ValueError, match="no question"):
+        widgets.quiz([])
+
+
+def test_prediction_must_be_among_its_choices():
+    with pytest.raises(ValueError, match=r"'4' must be one of the choices \['1', '2'\]"):
+        widgets.predict("?", 4, choices=[1, 2])
+
+
+@pytest.mark.parametrize(
+    "arguments, message",
+    [
+        ({"mode": "median"}, "mode must be one of .* got 'median'"),
+        ({"image": [1, 2]}, r"image must be a table .* got shape \(2,\)"),
+        ({"kernel": [[1, 2]]}, r"must be square.* got shape \(1, 2\)"),
+        ({"ksize": 3}, r"ksize=3; got shape \(2, 2\)"),
+    ],
+)
+def test_sliding_window_refuses(arguments, message):
+    with pytest.raises(ValueError, match=message):
+        widgets.sliding_window(**{"image": np.eye(3), "kernel": np.eye(2)} | arguments)
+
+
+@pytest.mark.parametrize("mode, cover_all", [("convolution", False), ("max", True)])
+def test_sliding_window_rounds_as_chainer_unless_told(mode, cover_all):
+    default = widgets.sliding_window(np.eye(3), mode=mode).state()
+    assert default["options"]["cover_all"] is cover_all
+    told = widgets.sliding_window(np.eye(3), mode=mode, cover_all=not cover_all).state()
+    assert told["options"]["cover_all"] is not cover_all
+
+
+def test_every_function_is_a_widget_with_its_script():
+    for make in EXAMPLES.values():
+        assert isinstance(make(), Widget)
+    for name in set(EXAMPLES) - {"card"}:
+        assert f"cv.figure('{name}'" in asset(f"{name}.js")

@@ -1,0 +1,70 @@
+"""Pages that hold widgets and nothing else, open in a real browser."""
+
+import os
+import shutil
+
+import pytest
+from axe_playwright_python.sync_playwright import Axe
+from playwright.sync_api import sync_playwright
+
+CHROMIUM = os.environ.get("CHROMIUM") or shutil.which("chromium") or shutil.which("google-chrome")
+FLAGS = [
+    "--headless",
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-quic",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+]
+PAGE = """<!doctype html><html lang="en"><head><meta charset="utf-8">
+<meta name="viewport" content="width=device-width, initial-scale=1"><title>Widgets</title></head>
+<body style="font-family: sans-serif"><main><h1>Widgets</h1>{}</main></body></html>"""
+
+
+@pytest.fixture(scope="session")
+def browser():
+    if not CHROMIUM:
+        pytest.skip("no Chromium found: install one, or set CHROMIUM to its path")
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
+        yield browser
+        browser.close()
+
+
+@pytest.fixture
+def show(browser):
+    """A function that opens widgets in a page; any error or request of the page fails the test."""
+    pages, faults = [], []
+
+    def show(*widgets, scheme="light", width=900, **options):
+        page = browser.new_page(
+            viewport={"width": width, "height": 800}, color_scheme=scheme, **options
+        )
+        page.on("pageerror", lambda error: faults.append(str(error)))
+        page.on("console", lambda message: faults.append(message.text))
+        page.on("request", lambda request: faults.append(request.url))
+        page.set_content(PAGE.format("".join(w._repr_html_() for w in widgets)))
+        pages.append(page)
+        return page
+
+    yield show
+    for page in pages:
+        page.close()
+    assert faults == []
+
+
+@pytest.fixture
+def check_look(show):
+    """A function: nothing sticks out of a phone, and axe finds nothing in either colour scheme."""
+
+    def check(*widgets):
+        for scheme, width in [("light", 900), ("dark", 900), ("light", 390), ("dark", 390)]:
+            page = show(*widgets, scheme=scheme, width=width)
+            outside = page.evaluate("document.documentElement.scrollWidth - window.innerWidth")
+            assert outside <= 0, f"{outside} pixels stick out at width {width}"
+            report = Axe().run(page)
+            assert report.violations_count == 0, report.generate_report()
+
+    return check
