@@ -1,0 +1,214 @@
+"""Checks of a function: the stages, and the stored wrong versions that name a mistake."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+
+from . import calls
+from .calls import Case, attempted, describe, signature
+from .compare import (
+    SMALL,
+    first_difference,
+    name_shape,
+    pattern,
+    same,
+    shape_sentence,
+    show,
+    value_sentence,
+)
+from .report import Finding
+
+
+@dataclass(frozen=True)
+class Mistake:
+    """A wrong answer that readers give, and what to tell them.
+
+    Parameters
+    ----------
+    title : str
+        The mistake in a few words.
+    cause : str
+        What the report says: the mistake, why it is one, and what to do.
+    answer : callable or class
+        The wrong answer itself, complete: its results are compared with the reader's.
+    """
+
+    title: str
+    cause: str
+    answer: Callable
+
+
+@dataclass(frozen=True)
+class Function:
+    """An exercise whose answer is a function, checked against a slow and plain reference.
+
+    Parameters
+    ----------
+    reference : callable
+        The right answer; its name and signature are the exercise's.
+    cases : sequence of dict
+        Arguments of the calls. The first is the case worked out by hand, so it is small.
+    by_hand : callable
+        ``by_hand(arguments, index)`` gives the arithmetic of one element of the first case.
+    mistakes : sequence of Mistake
+    axes : dict
+        Names of the axes of each array argument, and of the result under ``'return'``:
+        ``{'x': 'N C H W', 'return': 'N O H W'}``. For a result that is a tuple, its parts.
+    hand_title : str
+        Name of the stage of the first case.
+    properties : sequence of (str, callable)
+        Title, and a function that takes the reader's function and raises a Finding.
+    """
+
+    reference: Callable
+    cases: tuple[dict, ...]
+    by_hand: Callable[[dict, tuple], str]
+    mistakes: tuple[Mistake, ...] = ()
+    axes: dict[str, str] | None = None
+    hand_title: str = "a case by hand"
+    properties: tuple[tuple[str, Callable], ...] = ()
+
+    @property
+    def name(self) -> str:
+        return self.reference.__name__
+
+    def stages(self, answer):
+        """The stages of a check of `answer`, for `report.run`."""
+        first, *others = map(self.case, self.cases)
+        return [
+            ("attempted", lambda: attempted(answer)),
+            ("signature", lambda: signature(answer, self.reference)),
+            ("type of the result", lambda: self._kind(answer, first)),
+            *([("shape", lambda: [self._shape(answer, c) for c in (first, *others)])]
+              if np.ndim(self._expected(first)) else []),
+            (self.hand_title, lambda: self._values(answer, first, by_hand=True)),
+            (f"{len(others)} more cases", lambda: [self._values(answer, c) for c in others]),
+            *((title, lambda test=test: test(answer)) for title, test in self.properties),
+        ]
+
+    def case(self, given: dict) -> Case:
+        """A Case, the arguments sorted into those handed over by position and by name."""
+        optional = {name for name, p in inspect.signature(self.reference).parameters.items()
+                    if p.default is not p.empty}
+        return Case({n: v for n, v in given.items() if n not in optional},
+                    {n: v for n, v in given.items() if n in optional})
+
+    def call(self, answer, case: Case):
+        """The result of the reader's function; see `calls.call`."""
+        return calls.call(answer, case, self._described(case))
+
+    def recognise(self, answer, case: Case, got) -> Mistake | None:
+        """The stored mistake whose result equals `got`; of several, the most faithful one."""
+        right = self._expected(case)
+        suspects = [m for m in self.mistakes
+                    if gives(m.answer, case, got) and not gives(m.answer, case, right)]
+        results = [(c, quietly(answer, c)) for c in map(self.case, self.cases)]
+        return max(suspects, default=None,
+                   key=lambda m: sum(gives(m.answer, c, result) for c, result in results))
+
+    def _expected(self, case: Case):
+        return case.on(self.reference)[0]
+
+    def _described(self, case: Case) -> str:
+        return case.describe(self.name, self.axes or {})
+
+    @property
+    def _result_axes(self) -> str:
+        return (self.axes or {}).get("return", "")
+
+    def _kind(self, answer, case: Case) -> None:
+        kind(self.call(answer, case), self._expected(case), self._described(case))
+
+    def _shape(self, answer, case: Case) -> None:
+        got, right = np.asarray(self.call(answer, case)), np.asarray(self._expected(case))
+        if got.shape != right.shape:
+            mistake = self.recognise(answer, case, got)
+            raise Finding(shape_sentence(got.shape, right.shape, self._result_axes),
+                          call=self._described(case),
+                          expected=name_shape(right.shape, self._result_axes),
+                          got=name_shape(got.shape, self._result_axes),
+                          cause=mistake.cause if mistake else "")
+
+    def _values(self, answer, case: Case, by_hand=False) -> None:
+        got, right = self.call(answer, case), self._expected(case)
+        if same(got, right):
+            return
+        if not same(got, self.call(answer, case)):
+            raise Finding("Two equal calls give different results.", call=self._described(case),
+                          cause="Does the result start from `np.empty`, whose values are whatever "
+                                "the memory held, or does it keep something between calls?")
+        raise self._wrong_values(answer, case, np.asarray(got), np.asarray(right), by_hand)
+
+    def _wrong_values(self, answer, case: Case, got, right, by_hand) -> Finding:
+        index = first_difference(got, right)
+        shown = ... if right.size <= SMALL else index
+        mistake = self.recognise(answer, case, got)
+        return Finding(
+            value_sentence(got, right, self._result_axes),
+            call=self._described(case),
+            given=case.show() if by_hand else "",
+            expected=show(right[shown]),
+            got=show(got[shown]),
+            arithmetic=self.by_hand(case.values, index) if by_hand else "",
+            cause=mistake.cause if mistake else pattern(got, right, self._result_axes))
+
+
+def quietly(function: Callable, case: Case):
+    """The result of a call, or None where it raises."""
+    try:
+        return case.on(function)[0]
+    except Exception:
+        return None
+
+
+def gives(function: Callable, case: Case, result) -> bool:
+    """Whether a call gives just this result."""
+    got = quietly(function, case)
+    return got is not None and result is not None and same(got, result)
+
+
+def kind(got, right, described: str) -> None:
+    """Raise a Finding unless `got` is the kind of thing that `right` is.
+
+    An array of the same dtype, a whole number, a number, or a tuple of as many numbers.
+    """
+    if isinstance(right, np.ndarray):
+        _array_kind(got, right, described)
+    elif isinstance(right, tuple):
+        if not isinstance(got, (tuple, list)) or len(got) != len(right):
+            raise Finding(f"The result is {describe(got)}, expected {len(right)} numbers.",
+                          call=described, cause=f"End with `return {', '.join('ab'[:len(right)])}`"
+                          if len(right) == 2 else "")
+        for g, r in zip(got, right, strict=True):
+            kind(g, r, described)
+    elif not isinstance(got, (int, float, np.number)) and np.shape(got) != ():
+        raise Finding(f"The result is {describe(got)}, expected a number.", call=described)
+    elif hasattr(got, "array"):
+        raise Finding("The result is a Chainer Variable, expected a plain number.", call=described,
+                      cause="Take the number out of it: `float(y.array)`.")
+    elif isinstance(right, int) and not isinstance(got, (int, np.integer)):
+        raise Finding(f"The result is {describe(got)}, of type {type(got).__name__}; expected a "
+                      f"whole number.", call=described, expected=show(right), got=repr(got),
+                      cause="It counts positions, so it is an int: `/` always gives a float, "
+                            "`//` divides and rounds down.")
+
+
+def _array_kind(got, right, described):
+    if hasattr(got, "array"):
+        raise Finding("The result is a Chainer Variable, expected a NumPy array.", call=described,
+                      cause="Take the array out of it: `y.array`.")
+    if not isinstance(got, np.ndarray):
+        raise Finding(f"The result is {describe(got)}, expected an array.", call=described,
+                      cause="Is `return` inside the loop? Then the first number is all there is."
+                      if np.ndim(got) == 0 else "`np.array(...)` makes an array of a list.")
+    if got.dtype != right.dtype:
+        cut = "An integer array cuts every value that is put into it to a whole number. " \
+            if got.dtype.kind in "iub" else ""
+        raise Finding(f"The result has dtype {got.dtype}, expected {right.dtype}, the dtype of "
+                      f"the input.", call=described,
+                      cause=f"{cut}`np.zeros(shape)` is float64 unless it is told otherwise: "
+                            f"`np.zeros(shape, dtype=x.dtype)`.")

@@ -1,0 +1,156 @@
+"""One lab: its checks, and its hints and solutions, shown only when asked for."""
+
+from __future__ import annotations
+
+import functools
+import json
+import os
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from . import progress
+from .functions import Function, Mistake
+from .report import CheckFailed, Report, run
+
+REPORTS = "CONVNETS_REPORTS"  # a file that every report is appended to, for `convnets labs check`
+
+
+@dataclass(frozen=True)
+class Exercise:
+    """What the master says about an exercise."""
+
+    name: str
+    title: str
+    difficulty: int
+    minutes: int
+    points: int
+    hints: tuple[str, ...]
+    solution: str
+
+
+class Note:
+    """A text that shows itself as Markdown, where there is something to show it."""
+
+    def __init__(self, text: str):
+        self.text = text
+
+    def __repr__(self):
+        return self.text
+
+    def _repr_markdown_(self):
+        return self.text
+
+
+class Lab:
+    """The checks of one lab, with the hints and solutions that lie beside them.
+
+    Parameters
+    ----------
+    checks_file : str
+        ``__file__`` of the lab's ``checks.py``. The hints and solutions are read from
+        ``solution.ipynb`` in the same folder, which is made from the lab's master.
+    """
+
+    def __init__(self, checks_file: str):
+        self.folder = Path(checks_file).resolve().parent
+        self.name = self.folder.name
+        self.checks: dict[str, Callable] = {}
+        self.mistakes: dict[str, tuple[Mistake, ...]] = {}
+        self._hints_shown: dict[str, int] = {}
+
+    def function(self, spec: Function) -> Callable:
+        """Add a check of a function and return it."""
+        def stages(answer):
+            return spec.stages(answer)
+        stages.__name__ = spec.name
+        stages.__doc__ = f"Check `{spec.name}`: give it your function, get a Report."
+        return self.check(*spec.mistakes)(stages)
+
+    def check(self, *mistakes: Mistake) -> Callable:
+        """Decorator: turn a function from an answer to stages into a check.
+
+        The check takes the answer, returns a Report, and raises `CheckFailed` on anything but
+        a pass if it is called with ``strict=True``, or by nbgrader.
+        """
+        def add(stages: Callable) -> Callable:
+            @functools.wraps(stages)
+            def check(answer, *, strict: bool | None = None) -> Report:
+                report = run(stages.__name__, stages(answer))
+                self._record(report)
+                if not report.ok and (by_nbgrader() if strict is None else strict):
+                    raise CheckFailed(str(report))
+                return report
+            self.checks[stages.__name__] = check
+            self.mistakes[stages.__name__] = mistakes
+            return check
+        return add
+
+    @functools.cached_property
+    def exercises(self) -> dict[str, Exercise]:
+        """The exercises by name, in order.
+
+        Raises
+        ------
+        FileNotFoundError
+            If ``solution.ipynb`` is not beside ``checks.py``.
+        """
+        cells = json.loads((self.folder / "solution.ipynb").read_text("utf-8"))["cells"]
+        return {data["name"]: Exercise(**{**data, "hints": tuple(data["hints"])},
+                                       solution=unmarked("".join(cell["source"])))
+                for cell in cells for data in cell["metadata"].get("exercises", ())}
+
+    def hint(self, exercise: str, number: int | None = None) -> Note:
+        """Show the next hint of an exercise, or hint `number`.
+
+        Parameters
+        ----------
+        exercise : str
+        number : int, optional
+            From 1. Default: the one after the last shown since the kernel started.
+        """
+        found = self._exercise(exercise)
+        number = number or self._hints_shown.get(exercise, 0) + 1
+        if number > len(found.hints):
+            return Note(f"There are no more hints for `{exercise}`. "
+                        f"`check.solution('{exercise}')` shows a solution.")
+        self._hints_shown[exercise] = number
+        self._note(progress.hint, exercise, number)
+        return Note(f"**Hint {number} of {len(found.hints)}.** {found.hints[number - 1].strip()}")
+
+    def solution(self, exercise: str) -> Note:
+        """Show the solution of an exercise."""
+        return Note(f"```python\n{self._exercise(exercise).solution}\n```")
+
+    def _exercise(self, name: str) -> Exercise:
+        if name not in self.exercises:
+            raise ValueError(f"lab {self.name} has no exercise {name!r}; "
+                             f"there are: {', '.join(self.exercises)}")
+        return self.exercises[name]
+
+    def _record(self, report: Report) -> None:
+        if report.ok:
+            self._note(progress.solved, report.exercise)
+        if os.environ.get(REPORTS):
+            progress.append(Path(os.environ[REPORTS]), {
+                "exercise": report.exercise, "status": report.status, "text": str(report)})
+
+    def _note(self, event: Callable, *details) -> None:
+        """Record an event where this session records at all; a lab works without."""
+        file = progress.session_path()
+        if file is None:
+            return
+        try:
+            event(file, self.name, *details)
+        except OSError:
+            return
+
+
+def by_nbgrader() -> bool:
+    """Whether nbgrader runs this notebook, to grade or to validate it."""
+    return "NBGRADER_EXECUTION" in os.environ
+
+
+def unmarked(source: str, marks: Sequence[str] = ("### BEGIN SOLUTION", "### END SOLUTION")) -> str:
+    """Source of a solved cell without the lines that mark the solution."""
+    return "\n".join(line for line in source.splitlines() if line.strip() not in marks)
