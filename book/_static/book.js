@@ -1,0 +1,29 @@
+// Runs after MathJax and before the Jupyter widgets of a page.
+
+// The widgets ask for mathematics the way MathJax 2 did.
+if (window.MathJax?.startup) {
+  MathJax.Hub = {
+    Queue: ([, , element]) =>
+      MathJax.startup.promise.then(() => MathJax.typesetPromise([element])),
+  };
+}
+
+// Jupyter's sliders and players carry no names that a screen reader could say.
+const ICONS = {'fa-play': 'Play', 'fa-pause': 'Pause', 'fa-stop': 'Stop', 'fa-retweet': 'Repeat', 'fa-repeat': 'Repeat'};
+
+function nameWidgets(area) {
+  for (const slider of area.querySelectorAll('[role="slider"]:not([aria-label])')) {
+    const label = slider.closest('.jupyter-widgets')?.querySelector('.widget-label');
+    slider.setAttribute('aria-label', label?.textContent.trim() || 'Value');
+  }
+  for (const button of area.querySelectorAll('.widget-play button:not([aria-label])')) {
+    const icon = button.querySelector('[class*="fa-"]');
+    const name = Object.keys(ICONS).find(name => icon?.classList.contains(name));
+    button.setAttribute('aria-label', ICONS[name] ?? 'Control');
+  }
+}
+
+for (const script of document.querySelectorAll('script[type="application/vnd.jupyter.widget-view+json"]')) {
+  const area = script.parentElement;
+  new MutationObserver(() => nameWidgets(area)).observe(area, {childList: true, subtree: true});
+}

@@ -1,0 +1,45 @@
+"""Sphinx extension of the book: its scripts, and repairs to the pages that the theme writes."""
+
+import re
+from pathlib import Path
+
+# (what the theme or docutils writes, what stands there instead); the reason above each.
+REPAIRS = [
+    # The sidebar's logo stood outside every landmark.
+    (
+        r'<div id="pst-primary-sidebar" class',
+        '<div id="pst-primary-sidebar" role="navigation" aria-label="Book" class',
+    ),
+    # This role of bibliography entries is deprecated, and its list wants list items.
+    (r'role="doc-biblioentry"', 'role="listitem"'),
+]
+
+
+def repair(text):
+    """The page with all repairs made; a repaired page stays as it is."""
+    for pattern, replacement in REPAIRS:
+        text = re.sub(pattern, replacement, text)
+    return text
+
+
+def repair_pages(app, exception):
+    """Repair every page of a finished build."""
+    if exception or app.builder.format != "html":
+        return
+    for path in Path(app.outdir).rglob("*.html"):
+        if "_static" in path.parts:
+            continue
+        text = path.read_text(encoding="utf-8")
+        if (repaired := repair(text)) != text:
+            path.write_text(repaired, encoding="utf-8")
+
+
+def setup(app):
+    # Jupyter Book always sets this option of an extension that this book leaves out.
+    app.add_config_value("comments_config", {}, "env")
+    # The theme's icon script replaces <i class="fa ..."> elements, also those in the buttons of
+    # Jupyter widgets, which lose their state with it; 'nest' keeps the element.
+    app.add_js_file(None, body='window.FontAwesomeConfig = {autoReplaceSvg: "nest"};', priority=1)
+    app.add_js_file("book.js", defer="defer", priority=900)
+    app.connect("build-finished", repair_pages)
+    return {"parallel_read_safe": True, "parallel_write_safe": True}

@@ -1,0 +1,127 @@
+"""Build the book into _build/html: quiet when all is well, a second call takes no time.
+
+Every warning is an error. Pages are made from the stored outputs of the notebooks, so a build
+runs no cell. A failed build leaves no traces that could hide its warnings from the next one.
+"""
+
+import argparse
+import hashlib
+import io
+import os
+import shutil
+import sys
+import time
+from contextlib import redirect_stdout
+from pathlib import Path
+
+import yaml
+
+ROOT = Path(__file__).resolve().parents[2]
+# What a page is made of; lib is read for the docstrings.
+SOURCES = ('_config.yml', '_toc.yml', 'requirements.txt', 'book/**/*', 'labs/**/*', 'lib/**/*.py')
+# A change to one of these changes every page.
+FRAME = ('_config.yml', '_toc.yml', 'requirements.txt', 'book/_tools/*.py', 'book/references.bib')
+IGNORED = {'__pycache__', '.ipynb_checkpoints'}
+
+
+def files(root, patterns):
+    """The files that match, in a fixed order."""
+    found = {path for pattern in patterns for path in root.glob(pattern) if path.is_file()}
+    return sorted(path for path in found if not IGNORED.intersection(path.parts))
+
+
+def digest(root, patterns):
+    """One sum over names and contents of the files that match."""
+    total = hashlib.sha256(sys.version.encode())
+    for path in files(root, patterns):
+        total.update(path.relative_to(root).as_posix().encode())
+        total.update(hashlib.sha256(path.read_bytes()).digest())
+    return total.hexdigest()
+
+
+def read(path):
+    return path.read_text().split() if path.exists() else ['', '']
+
+
+def sphinx(root, out, jobs):
+    """Run Jupyter Book's Sphinx; return its result (0 is good) and what it said."""
+    from jupyter_book.sphinx import build_sphinx
+    said = io.StringIO()
+    with redirect_stdout(said):
+        result = build_sphinx(
+            root, out,
+            noconfig=True,
+            path_config=root / '_config.yml',
+            confoverrides={
+                'external_toc_path': (root / '_toc.yml').as_posix(),
+                'latex_individualpages': False,
+            },
+            force_all=True,  # Menus and links stand on every page: write all, read what changed.
+            quiet=True,
+            warningiserror=True,
+            keep_going=True,
+            jobs=jobs,
+        )
+    return result, said.getvalue()
+
+
+def write_front_door(root, out):
+    """index.html leads to the first page of the book."""
+    first = yaml.safe_load((root / '_toc.yml').read_text())['root'] + '.html'
+    title = yaml.safe_load((root / '_config.yml').read_text())['title']
+    (out / 'index.html').write_text(
+        '<!doctype html>\n<html lang="en">\n<meta charset="utf-8">\n'
+        f'<title>{title}</title>\n'
+        f'<meta http-equiv="refresh" content="0; url={first}">\n'
+        f'<p><a href="{first}">{title}</a></p>\n</html>\n', encoding='utf-8')
+    (out / '.nojekyll').touch()  # GitHub Pages would hide _static.
+
+
+def build(root, fresh=False, jobs=2):
+    """Build unless nothing changed since the last good build; return the exit status."""
+    build_dir, out = root / '_build', root / '_build/html'
+    stamp = build_dir / 'book.stamp'
+    frame, content = digest(root, FRAME), digest(root, SOURCES)
+    if not fresh and read(stamp) == [frame, content] and (out / 'index.html').exists():
+        print('Nothing changed since the last build.')
+        return 0
+    if fresh or read(stamp)[0] != frame:
+        forget(build_dir)
+    stamp.unlink(missing_ok=True)
+    result, said = sphinx(root, out, jobs)
+    if result != 0:
+        forget(build_dir)
+        print(said, file=sys.stderr)
+        print(f'The book was not built: {result if isinstance(result, Exception) else ""}'
+              ' see the warnings above.', file=sys.stderr)
+        return 1
+    write_front_door(root, out)
+    stamp.write_text(f'{frame}\n{content}\n')
+    return 0
+
+
+def forget(build_dir):
+    """Remove pages and the parsed sources: a page read before would not warn again."""
+    for name in ('html', '.doctrees'):
+        shutil.rmtree(build_dir / name, ignore_errors=True)
+
+
+def main(argv=None):
+    parser = argparse.ArgumentParser(description=__doc__.split('\n')[0])
+    parser.add_argument('--fresh', action='store_true', help='read and write every page anew')
+    parser.add_argument('--root', type=Path, default=ROOT, help='folder that holds _config.yml')
+    parser.add_argument('--jobs', type=int, default=min(4, os.cpu_count() or 1))
+    args = parser.parse_args(argv)
+    os.environ.setdefault('OMP_NUM_THREADS', '1')
+    os.environ.setdefault('CHAINER_WARN_VERSION_MISMATCH', '0')
+    start = time.monotonic()
+    root = args.root.resolve()
+    if status := build(root, args.fresh, args.jobs):
+        return status
+    print(f'The book is in {root / "_build/html/index.html"} ({time.monotonic() - start:.0f} s).')
+    print('Open that file, or run "make serve" and open http://127.0.0.1:8000/')
+    return 0
+
+
+if __name__ == '__main__':
+    sys.exit(main())

@@ -1,0 +1,172 @@
+"""The built book behind a local server, opened in a real Chromium with every other host cut off."""
+
+import functools
+import http.server
+import os
+import shutil
+import threading
+from contextlib import contextmanager
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import pytest
+from playwright.sync_api import sync_playwright
+
+HTML = Path(os.environ.get("BOOK_HTML", Path(__file__).resolve().parents[2] / "_build/html"))
+# Served below a folder, as on a project's public page: only relative links work there.
+FOLDER = "/some/folder/"
+CHROMIUM = (
+    os.environ.get("CHROMIUM")
+    or shutil.which("chromium")
+    or shutil.which("chromium-browser")
+    or shutil.which("google-chrome")
+)
+FLAGS = [
+    "--headless",
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-quic",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+    "--host-resolver-rules=MAP * ~NOTFOUND, EXCLUDE 127.0.0.1",
+]
+# Animations would make a click miss its target and a contrast differ from run to run.
+STILL = "*, *::before, *::after { transition: none !important; animation: none !important; }"
+
+
+def page_names(html=HTML):
+    """Paths of all pages of the book, without what themes keep in _static."""
+    return sorted(
+        path.relative_to(html).as_posix()
+        for path in html.rglob("*.html")
+        if path.relative_to(html).parts[0] not in ("_static", "_sources")
+    )
+
+
+class Handler(http.server.SimpleHTTPRequestHandler):
+    """Serves the book below FOLDER, and nothing above it."""
+
+    def translate_path(self, path):
+        if not path.startswith(FOLDER):
+            return os.devnull + "/outside"
+        return super().translate_path("/" + path.removeprefix(FOLDER))
+
+    def log_message(self, *args):
+        pass
+
+
+@contextmanager
+def serve(html):
+    """Serve a folder on a free port; gives the address of its first page."""
+    handler = functools.partial(Handler, directory=str(html))
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        yield f"http://127.0.0.1:{server.server_port}{FOLDER}"
+        server.shutdown()
+
+
+@contextmanager
+def chromium():
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
+        yield browser
+        browser.close()
+
+
+@pytest.fixture(scope="session")
+def browser():
+    """A Chromium; without one the test is skipped, or fails where REQUIRE_BROWSER is set."""
+    if not CHROMIUM:
+        message = "no Chromium found: install one, or set CHROMIUM to its path"
+        if os.environ.get("REQUIRE_BROWSER", "0") not in ("", "0"):
+            pytest.fail(message)
+        pytest.skip(message)
+    with chromium() as browser:
+        yield browser
+
+
+@pytest.fixture(scope="session")
+def site():
+    """The address under which the built book is served."""
+    if not (HTML / "index.html").exists():
+        pytest.fail(f"no book in {HTML}: run make book first")
+    with serve(HTML) as address:
+        yield address
+
+
+def watch(page, site):
+    """Collect what no page may do: errors, failed requests, requests to other hosts."""
+    faults, host = [], urlsplit(site).netloc
+
+    def request(request):
+        address = urlsplit(request.url)
+        if address.scheme in ("http", "https", "ws", "wss") and address.netloc != host:
+            faults.append(f"request to another host: {request.url}")
+
+    def console(message):
+        if message.type == "error":
+            faults.append(f"console: {message.text} {message.location}")
+
+    def response(response):
+        if response.status >= 400:
+            faults.append(f"status {response.status}: {response.url}")
+
+    page.on("request", request)
+    page.on("console", console)
+    page.on("response", response)
+    page.on("requestfailed", lambda it: faults.append(f"failed: {it.url} {it.failure}"))
+    page.on("pageerror", lambda error: faults.append(f"script error: {error}"))
+    return faults
+
+
+def settle(page):
+    """Wait until mathematics is typeset, icons are drawn and widgets stand."""
+    page.wait_for_load_state("networkidle")
+    page.evaluate("async () => { await window.MathJax?.startup?.promise; }")
+    widgets = page.locator('script[type="application/vnd.jupyter.widget-view+json"]').count()
+    if widgets:
+        page.wait_for_function(
+            "n => document.querySelectorAll('.jupyter-widgets.widget-subarea, .widget-subarea > *')"
+            ".length >= n",
+            arg=widgets,
+        )
+
+
+@contextmanager
+def opened(browser, site, path, scheme="light", width=1280, height=900):
+    """Open one page of the book; gives the page, with `page.faults`."""
+    context = browser.new_context(
+        color_scheme=scheme,
+        viewport={"width": width, "height": height},
+        reduced_motion="reduce",
+        has_touch=width < 700,
+    )
+    page = context.new_page()
+    page.faults = watch(page, site)
+    page.goto(site + path)
+    page.add_style_tag(content=STILL)
+    settle(page)
+    yield page
+    context.close()
+
+
+@pytest.fixture
+def page_at(browser, site):
+    """A function: page_at(path, scheme='light', width=1280) opens a page of the book.
+
+    The test fails when the page shows an error, misses a file or asks another host for anything.
+    """
+    pages = []
+
+    def open_page(path, scheme="light", width=1280):
+        manager = opened(browser, site, path, scheme, width)
+        pages.append((manager, manager.__enter__()))
+        return pages[-1][1]
+
+    yield open_page
+    for manager, page in pages:
+        faults = list(page.faults)
+        manager.__exit__(None, None, None)
+        assert not faults, "\n".join(faults)

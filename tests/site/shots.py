@@ -1,0 +1,49 @@
+"""Pictures of the book's pages, for people to look at: shots.py FOLDER [PAGE ...]
+
+Each page is taken in both colour schemes, wide and as on a phone, as it looks when it opens.
+`--whole` takes it down to its last line; `--part SELECTOR` takes the first element that matches.
+"""
+
+import argparse
+import sys
+from pathlib import Path
+
+from conftest import HTML, chromium, opened, page_names, serve
+
+LOOKS = [("light", 1280), ("dark", 1280), ("light", 390), ("dark", 390)]
+
+
+def take(page, path, whole, part):
+    """Write one picture of a page or of a part of it."""
+    if part:
+        page.locator(part).first.screenshot(path=path)
+    else:
+        page.screenshot(path=path, full_page=whole)
+
+
+def shoot(folder, pages, whole=False, part=None, html=HTML, looks=LOOKS):
+    """Take all pictures; gives their paths."""
+    folder.mkdir(parents=True, exist_ok=True)
+    with serve(html) as site, chromium() as browser:
+        for name in pages:
+            for scheme, width in looks:
+                path = folder / f"{Path(name).with_suffix('').as_posix()}-{scheme}-{width}.png"
+                path = folder / path.relative_to(folder).as_posix().replace("/", "_")
+                with opened(browser, site, name, scheme, width) as page:
+                    take(page, path, whole, part)
+                yield path
+
+
+def main(argv=None):
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("folder", type=Path)
+    parser.add_argument("pages", nargs="*", help="such as book/intro.html (default: all)")
+    parser.add_argument("--whole", action="store_true", help="down to the last line")
+    parser.add_argument("--part", metavar="SELECTOR", help="only the first element that matches")
+    args = parser.parse_intermixed_args(argv)
+    for path in shoot(args.folder, args.pages or page_names(), args.whole, args.part):
+        print(path)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

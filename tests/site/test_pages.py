@@ -1,0 +1,54 @@
+"""Every page of the book in a real browser: no error, no foreign request, readable by all."""
+
+import pytest
+from axe_playwright_python.sync_playwright import Axe
+from conftest import page_names
+
+pytestmark = pytest.mark.site
+PAGES = page_names() or ["index.html"]
+PHONE = 390
+
+# Everything folded is unfolded, so that axe sees it too.
+UNFOLD = """() => {
+  for (const details of document.querySelectorAll('details')) details.open = true;
+  for (const node of document.querySelectorAll('.toggle-hidden')) {
+    node.classList.remove('toggle-hidden');
+  }
+}"""
+
+# What sticks out to the right, for the message: the innermost elements only.
+WIDE = """() => [...document.querySelectorAll('body *')]
+  .filter(node => node.getBoundingClientRect().right > innerWidth + 1
+    && ![...node.children].some(child => child.getBoundingClientRect().right > innerWidth + 1))
+  .slice(0, 5).map(node => node.outerHTML.slice(0, 160))"""
+
+
+def violations(page):
+    """What axe finds, one line a fault: the rule, and where."""
+    # preload would fetch the style sheets again, their @import lines from a wrong folder.
+    options = {"resultTypes": ["violations"], "preload": False}
+    found = Axe().run(page, options=options).response["violations"]
+    return [
+        f"{rule['id']}: {node['target']} {node['html'][:160]} {node['failureSummary'][:300]}"
+        for rule in found
+        for node in rule["nodes"]
+    ]
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize("path", PAGES)
+def test_accessible(page_at, path, scheme):
+    page = page_at(path, scheme)
+    assert page.title()
+    assert page.evaluate("document.documentElement.dataset.theme") in (scheme, None)
+    page.evaluate(UNFOLD)
+    found = violations(page)
+    assert not found, "\n".join(found)
+
+
+@pytest.mark.parametrize("path", PAGES)
+def test_fits_a_phone(page_at, path):
+    page = page_at(path, "dark", PHONE)
+    page.evaluate(UNFOLD)
+    outside = page.evaluate("document.documentElement.scrollWidth - innerWidth")
+    assert outside <= 0, f"{outside} pixels stick out: {page.evaluate(WIDE)}"
