@@ -137,7 +137,7 @@ def shift_images(x, dy, dx):
     ----------
     x : array, shape (N, C, H, W)
     dy, dx : int
-        May be negative. |dy| <= H, |dx| <= W.
+        May be negative; at most H and W in size.
 
     Returns
     -------
