@@ -13,6 +13,7 @@ import matplotlib.figure
 import numpy as np
 from matplotlib import rc_context
 from matplotlib.colors import TwoSlopeNorm
+from matplotlib.ticker import LogLocator
 
 # Okabe and Ito (2008): told apart with every common kind of colour vision.
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
@@ -281,7 +282,8 @@ def _draw_curves(axis, logs, quantity):
     if quantity == "error":
         axis.set_yscale("log")
         axis.yaxis.set_major_formatter("{x:g}")
-        axis.yaxis.set_minor_formatter("{x:g}")
+        axis.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+        axis.yaxis.set_minor_formatter("")
 
 
 def _describe_runs(logs):
@@ -418,8 +420,8 @@ def double_softmax(n_class=10):
     axis.axhspan(low, high, color=COLOURS[1], alpha=0.12, lw=0)
     axis.plot(margins, true, color=COLOURS[0], lw=2, label="softmax once: the true loss")
     axis.plot(margins, shown, color=COLOURS[1], lw=2, label="softmax twice: what is shown")
-    for bound, side in ((low, "top"), (high, "bottom")):
-        axis.text(margins[-1], bound, f"{bound:.4f}", color="#8a3d00", va=side, ha="right")
+    for bound, height, side in ((low, low - 0.08, "top"), (high, high + 0.05, "bottom")):
+        axis.text(margins[-1], height, f"{bound:.4f}", color="#8a3d00", va=side, ha="right")
     axis.set(xlabel="the right class's logit minus its rival's", ylabel="loss", ylim=(-0.2, 5))
     axis.legend(loc="upper right")
     return figure

@@ -1,21 +1,30 @@
 """Widgets as text: self-contained, always the same, safe, and readable without scripts."""
 
+import base64
 import json
 import re
 from html.parser import HTMLParser
 
-from convnets import widgets
+import convnets
+from convnets import figures, widgets
 from convnets.widgets._base import Widget, asset
 
 import numpy as np
 import pytest
+from ipywidgets.widgets.widget import _instances
+from ipywidgets.widgets.widget_link import Link
 
 QUESTION = {"ask": "1 + 1 = `?`", "answers": [("2", "Yes."), ("3", "No.")], "correct": 0}
+
+ROWS = convnets.inspect.summary(convnets.models.LeNet5(), (2, 1, 28, 28)).as_dicts()
 
 EXAMPLES = {
     "card": lambda **kw: widgets.card(["see"], ["eyes"], minutes=5, **kw),
     "quiz": lambda **kw: widgets.quiz([QUESTION], **kw),
     "predict": lambda **kw: widgets.predict("1 + 1?", 2, "Count.", **kw),
+    "filter_playground": lambda **kw: widgets.filter_playground(np.eye(5), **kw),
+    "shapes": lambda **kw: widgets.shapes(ROWS, **kw),
+    "softmax_explorer": lambda **kw: widgets.softmax_explorer(**kw),
     "sliding_window": lambda **kw: widgets.sliding_window(np.eye(3), np.eye(2), **kw),
 }
 
@@ -150,6 +159,61 @@ def test_sliding_window_rounds_as_chainer_unless_told(mode, cover_all):
     assert default["options"]["cover_all"] is cover_all
     told = widgets.sliding_window(np.eye(3), mode=mode, cover_all=not cover_all).state()
     assert told["options"]["cover_all"] is not cover_all
+
+
+def test_shapes_explain_every_count():
+    """Each '156 = 6 × (1 × 5 × 5) + 6' is true, and the left side is the counted number."""
+    explained = 0
+    for row, stage in zip(ROWS, widgets.shapes(ROWS).stages[1:], strict=True):
+        facts = dict(stage["facts"])
+        for name, count in (("parameters", row["params"]), ("multiply-adds", row["macs"])):
+            left, _, right = facts[name].replace(",", "").replace("×", "*").partition(" = ")
+            assert int(left) == count
+            if count:
+                assert eval(right) == count
+                explained += 1
+    assert explained == 10
+    assert (
+        dict(widgets.shapes(ROWS).stages[1]["facts"])["parameters"] == "156 = 6 × (1 × 5 × 5) + 6"
+    )
+
+
+def test_shapes_do_not_explain_what_they_cannot():
+    row = ROWS[0] | {"kind": "batch normalization", "params": 12, "macs": 0}
+    facts = dict(widgets.shapes([row]).stages[1]["facts"])
+    assert facts["parameters"] == "12" and facts["multiply-adds"] == "0"
+
+
+@pytest.mark.parametrize(
+    "make, message",
+    [
+        (lambda: widgets.shapes([]), "got no rows"),
+        (lambda: widgets.shapes([{"name": "a"}]), "row 0 lacks kind, in_shape"),
+        (lambda: widgets.filter_playground(np.zeros((2, 3, 4, 4))), r"got shape \(2, 3, 4, 4\)"),
+        (lambda: widgets.filter_playground(np.eye(4), [1, 2]), "1 images but 2 labels"),
+        (lambda: widgets.filter_playground(np.eye(4), kernels={"k": np.eye(5)}), "at most 4 wide"),
+        (lambda: widgets.softmax_explorer([1]), "at least two logits"),
+        (lambda: widgets.softmax_explorer([1, 99]), "from -10 to 10"),
+        (lambda: widgets.softmax_explorer([1, 2], label=2), "0 to 1; got 2"),
+        (lambda: widgets.frames([figures.double_softmax()], []), "1 figures and 0 labels"),
+    ],
+)
+def test_explorers_refuse(make, message):
+    with pytest.raises(ValueError, match=message):
+        make()
+
+
+def test_frames_hold_the_figures_and_are_linked_in_the_page():
+    drawn = [figures.digits(np.full((1, 4, 4), grey)) for grey in (0.2, 0.8)]
+    box = widgets.frames(drawn, ["epoch 1", "epoch 2"])
+    (play, slider), stack = box.children[0].children, box.children[1]
+    assert (play.max, slider.max, stack.selected_index) == (1, 1, 0)
+    for page, figure, label in zip(stack.children, drawn, ["epoch 1", "epoch 2"], strict=True):
+        assert base64.b64encode(figure.png()).decode() in page.value
+        assert f'alt="{label}: {figure.alt}"' in page.value
+    links = [w for w in _instances.values() if isinstance(w, Link)]
+    pairs = [(link.source[0], link.target) for link in links if link.source[0] in (play, slider)]
+    assert pairs == [(play, (slider, "value")), (slider, (stack, "selected_index"))]
 
 
 def test_every_function_is_a_widget_with_its_script():

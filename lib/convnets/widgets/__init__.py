@@ -1,11 +1,26 @@
 """Figures that stay alive without a kernel, and the cards and quizzes of a chapter.
 
 Each function returns an object; leave it as the last line of a cell. Its HTML is self-contained:
-it works in the rendered book, in JupyterLab and in a saved notebook, without network.
+it works in the rendered book, in JupyterLab and in a saved notebook, without network. (`frames`
+alone is made of ipywidgets.)
 """
 
 from ._base import Widget
 from ._cards import card, predict, quiz
+from ._frames import frames
+from ._playground import filter_playground
+from ._shapes import shapes
 from ._sliding import sliding_window
+from ._softmax import softmax_explorer
 
-__all__ = ["Widget", "card", "predict", "quiz", "sliding_window"]
+__all__ = [
+    "Widget",
+    "card",
+    "filter_playground",
+    "frames",
+    "predict",
+    "quiz",
+    "shapes",
+    "sliding_window",
+    "softmax_explorer",
+]

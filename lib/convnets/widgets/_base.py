@@ -66,7 +66,7 @@ class Widget:
     @property
     def id(self):
         """The id of the HTML element: a hash of the content and the key."""
-        content = json.dumps([self.name, self.state(), self.caption, self.key], sort_keys=True)
+        content = json.dumps([self.name, self.state(), self.caption, self.key])
         return f"cv-{self.name}-{hashlib.sha256(content.encode()).hexdigest()[:8]}"
 
     def _repr_html_(self):
@@ -84,7 +84,7 @@ class Widget:
         if not code:
             return ""
         # '<' as \u003c: no text in the state can close the script element.
-        state = json.dumps(self.state(), sort_keys=True).replace("<", "\\u003c")
+        state = json.dumps(self.state()).replace("<", "\\u003c")
         return (
             f'<script type="application/json" class="cv-state">{state}</script>\n'
             f"<script>\n{asset('base.js')}{code}</script>\n"
