@@ -83,7 +83,7 @@ class Function:
             ("attempted", lambda: attempted(answer)),
             ("signature", lambda: signature(answer, self.reference)),
             ("type of the result", lambda: self._kind(answer, first)),
-            *([("shape", lambda: [self._shape(answer, c) for c in (first, *others)])]
+            *([("shape", lambda: self._shapes(answer, first, others))]
               if np.ndim(self._expected(first)) else []),
             (self.hand_title, lambda: self._values(answer, first, by_hand=True)),
             (f"{len(others)} more cases", lambda: [self._values(answer, c) for c in others]),
@@ -123,8 +123,16 @@ class Function:
     def _kind(self, answer, case: Case) -> None:
         kind(self.call(answer, case), self._expected(case), self._described(case))
 
-    def _shape(self, answer, case: Case) -> None:
-        got, right = np.asarray(self.call(answer, case)), np.asarray(self._expected(case))
+    def _shapes(self, answer, first: Case, others) -> None:
+        self._shape(self.call(answer, first), answer, first)
+        for case in others:
+            # What raises here is reported later, after the first case's values.
+            got = quietly(answer, case)
+            if got is not None:
+                self._shape(got, answer, case)
+
+    def _shape(self, got, answer, case: Case) -> None:
+        got, right = np.asarray(got), np.asarray(self._expected(case))
         if got.shape != right.shape:
             mistake = self.recognise(answer, case, got)
             raise Finding(shape_sentence(got.shape, right.shape, self._result_axes),
@@ -135,6 +143,7 @@ class Function:
 
     def _values(self, answer, case: Case, by_hand=False) -> None:
         got, right = self.call(answer, case), self._expected(case)
+        self._shape(got, answer, case)
         if same(got, right):
             return
         if not same(got, self.call(answer, case)):
@@ -155,6 +164,11 @@ class Function:
             got=show(got[shown]),
             arithmetic=self.by_hand(case.values, index) if by_hand else "",
             cause=mistake.cause if mistake else pattern(got, right, self._result_axes))
+
+
+def given(**arguments) -> dict:
+    """The arguments of one case, by name."""
+    return arguments
 
 
 def quietly(function: Callable, case: Case):

@@ -57,6 +57,7 @@ class Lab:
         self.name = self.folder.name
         self.checks: dict[str, Callable] = {}
         self.mistakes: dict[str, tuple[Mistake, ...]] = {}
+        self._passed: set[str] = set()
         self._hints_shown: dict[str, int] = {}
 
     def function(self, spec: Function) -> Callable:
@@ -100,6 +101,17 @@ class Lab:
                                        solution=unmarked("".join(cell["source"])))
                 for cell in cells for data in cell["metadata"].get("exercises", ())}
 
+    def solved(self, *exercises: str) -> bool:
+        """Whether these checks have passed since the kernel started; says so if not.
+
+        A cell that uses the reader's answers asks this first, so that the notebook runs from
+        top to bottom while some are still missing.
+        """
+        missing = [name for name in exercises if name not in self._passed]
+        if missing:
+            print(f"This cell waits for {' and '.join(missing)}.")
+        return not missing
+
     def hint(self, exercise: str, number: int | None = None) -> Note:
         """Show the next hint of an exercise, or hint `number`.
 
@@ -130,6 +142,7 @@ class Lab:
 
     def _record(self, report: Report) -> None:
         if report.ok:
+            self._passed.add(report.exercise)
             self._note(progress.solved, report.exercise)
         if os.environ.get(REPORTS):
             progress.append(Path(os.environ[REPORTS]), {
