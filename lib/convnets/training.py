@@ -250,7 +250,8 @@ def _extend_reports(run, target, test_set, device, log, progress):
     rate = run.get_extension("LearningRate").attribute
     run.extend(extensions.observe_value(
         "lr", lambda t: getattr(t.updater.get_optimizer("main"), rate)), trigger=(1, "epoch"))
-    run.extend(extensions.LogReport(filename="log" if log else None))
+    # filename=None would mean "log"; only this older name can say that no file is wanted.
+    run.extend(extensions.LogReport(log_name="log" if log else None))
     if progress:
         run.extend(ProgressBar())
 
