@@ -1,15 +1,15 @@
 """Run code around the import of one module, without touching its file.
 
-A *seam* is a function ``seam(module, execute)``. It is called when ``module`` is about to be
-executed; it prepares what is missing, calls ``execute()`` and mends what it finds, or builds the
-module's contents itself and never calls ``execute``.
+A *seam* is a function ``seam(module, execute)``, called when ``module`` is about to be executed.
+It prepares what is missing, calls ``execute()`` and mends what it finds; or it builds the module's
+contents itself and never calls ``execute``.
 """
 
 import sys
 
 
 class SeamFinder:
-    """Meta path finder that lets other finders locate a module and then wraps its execution.
+    """Meta path finder that has other finders locate a module and then wraps its execution.
 
     Parameters
     ----------
@@ -26,7 +26,7 @@ class SeamFinder:
             return None
         spec = self._ordinary_spec(name, path, target)
         if spec is not None and spec.loader is not None:
-            _wrap(spec.loader, self.seams[name])
+            spec.loader = SeamLoader(spec.loader, self.seams[name])
         return spec
 
     def _ordinary_spec(self, name, path, target):
@@ -35,26 +35,23 @@ class SeamFinder:
         return next((spec for spec in specs if spec is not None), None)
 
 
-def _wrap(loader, seam):
-    # The loader stays the same object of the same class: tracebacks, inspect and
-    # importlib.resources ask it for sources. Only this one execution is replaced.
-    ordinary = loader.exec_module
+class SeamLoader:
+    """Loader that hands the execution of a module to a seam; else it is the ordinary loader."""
 
-    def exec_module(module):
-        del loader.exec_module
-        seam(module, lambda: ordinary(module))
+    def __init__(self, ordinary, seam):
+        self.ordinary = ordinary
+        self.seam = seam
 
-    loader.exec_module = exec_module
+    def __getattr__(self, name):  # get_source, is_package, get_resource_reader ...
+        return getattr(self.ordinary, name)
+
+    def exec_module(self, module):
+        """Let the seam execute ``module``; afterwards the module knows its ordinary loader."""
+        module.__loader__ = module.__spec__.loader = self.ordinary
+        self.seam(module, lambda: self.ordinary.exec_module(module))
 
 
 def install(seams):
-    """Put a `SeamFinder` first on ``sys.meta_path``; one that is already there is replaced."""
-    sys.meta_path[:] = [f for f in sys.meta_path if type(f).__name__ != SeamFinder.__name__]
-    sys.meta_path.insert(0, SeamFinder(seams))
-
-
-def apply_to_imported(seams):
-    """Mend listed modules that were imported before the finder was installed."""
-    for name, seam in seams.items():
-        if name in sys.modules:
-            seam(sys.modules[name], lambda: None)
+    """Put one `SeamFinder` first on ``sys.meta_path``, in place of any earlier one."""
+    others = [f for f in sys.meta_path if type(f).__name__ != SeamFinder.__name__]
+    sys.meta_path[:] = [SeamFinder(seams), *others]

@@ -1,8 +1,9 @@
 """The standard modules that Chainer imports and that are gone.
 
 ``pkg_resources`` left setuptools in version 82, ``numpy.distutils`` left NumPy for Python 3.12.
-Small stand-ins are lent to the Chainer modules that import them, while these are being imported:
-``sys.modules`` is afterwards as it was, so no other library sees them.
+Small stand-ins are lent to the Chainer modules that import them, for the time of that import:
+``sys.modules`` is afterwards as it was, so no other library sees them. They are lent even where
+the real modules exist, which are slow to import and warn that they are deprecated.
 """
 
 import contextlib
@@ -24,7 +25,13 @@ class VersionConflict(ResolutionError):
 
 
 def get_distribution(name):
-    """Return an object with ``.version``, or raise `DistributionNotFound`."""
+    """Return the installed distribution, which has ``.version``.
+
+    Raises
+    ------
+    DistributionNotFound
+        If it is not installed.
+    """
     try:
         return importlib.metadata.distribution(name)
     except importlib.metadata.PackageNotFoundError:
@@ -39,19 +46,24 @@ def require(*requirements):
     DistributionNotFound, VersionConflict
         For the first requirement that is not satisfied.
     """
-    from packaging.requirements import Requirement
+    return [_satisfying(requirement) for requirement in requirements]
 
-    found = []
-    for requirement in map(Requirement, requirements):
-        distribution = get_distribution(requirement.name)
-        if not requirement.specifier.contains(distribution.version, prereleases=True):
-            raise VersionConflict(f"{requirement}, found {distribution.version}")
-        found.append(distribution)
-    return found
+
+def _satisfying(requirement):
+    name = requirement.translate(str.maketrans("<>=!~", "     ")).split()[0].strip()
+    distribution = get_distribution(name)
+    if name != requirement:
+        # Only now: where no version is asked for, packaging need not be installed.
+        from packaging.requirements import Requirement
+
+        specifier = Requirement(requirement).specifier
+        if not specifier.contains(distribution.version, prereleases=True):
+            raise VersionConflict(f"needs {requirement}, found {distribution.version}")
+    return distribution
 
 
 class WorkingSet:
-    """The installed distributions; ``require`` is all that Chainer asks of it."""
+    """The installed distributions; ``require`` is all that Chainer asks of them."""
 
     def require(self, *requirements):
         """See the function `require`."""
@@ -59,52 +71,66 @@ class WorkingSet:
 
 
 def get_info(name):
-    """Answer like ``numpy.distutils.system_info.get_info`` for something unknown: ``{}``.
+    """Answer ``{}``, as ``numpy.distutils.system_info.get_info`` does for what it does not know.
 
-    Chainer asks on macOS only, to warn about the Accelerate framework of 2016.
+    Chainer asks on macOS only, to warn of the Accelerate framework. What was wrong with that was
+    repaired long before NumPy's wheels began to use it again.
     """
     return {}
 
 
-def _module(name, **attributes):
+def _module(name, *members, **attributes):
     module = types.ModuleType(name)
-    vars(module).update(attributes)
+    vars(module).update({member.__name__: member for member in members}, **attributes)
     return module
 
 
-def _stand_ins():
-    here = {k: v for k, v in globals().items() if not k.startswith("_")}
-    system_info = _module("numpy.distutils.system_info", get_info=get_info)
-    return {
-        "pkg_resources": _module("pkg_resources", **here),
-        "numpy.distutils": _module("numpy.distutils", system_info=system_info),
-        "numpy.distutils.system_info": system_info,
-    }
+_SYSTEM_INFO = _module("numpy.distutils.system_info", get_info)
+_DISTUTILS = _module("numpy.distutils", system_info=_SYSTEM_INFO)
+_PKG_RESOURCES = _module(
+    "pkg_resources",
+    ResolutionError,
+    DistributionNotFound,
+    VersionConflict,
+    WorkingSet,
+    get_distribution,
+    require,
+)
+STAND_INS = {m.__name__: m for m in (_PKG_RESOURCES, _DISTUTILS, _SYSTEM_INFO)}
 
 
 @contextlib.contextmanager
 def lent(modules):
-    """Have ``modules`` in ``sys.modules`` inside the block only."""
-    before = {name: sys.modules.get(name) for name in modules}
+    """Have ``modules`` (a dict by name) in ``sys.modules`` inside the block only."""
+    before = {name: sys.modules[name] for name in modules if name in sys.modules}
     sys.modules.update(modules)
     try:
         yield
     finally:
-        for name, module in before.items():
-            if module is None:
-                sys.modules.pop(name, None)
-            else:
-                sys.modules[name] = module
+        for name in modules:
+            sys.modules.pop(name, None)
+        sys.modules.update(before)
 
 
 def lend(module, execute):
-    """Seam: execute a Chainer module that imports removed modules."""
-    with lent(_stand_ins()):
+    """Seam: execute a module of Chainer that imports removed modules."""
+    with lent(STAND_INS):
         execute()
 
 
+def lend_to_check(module, execute):
+    """Seam: the same for the environment check, which reads ``numpy.distutils`` later too."""
+    lend(module, execute)
+    module.numpy = _module("numpy", distutils=_DISTUTILS)
+
+
 SEAMS = {
-    "chainer._environment_check": lend,
+    "chainer._environment_check": lend_to_check,
     "chainer.testing.helper": lend,
     "chainer.testing.doctest_helper": lend,
 }
+
+
+def status():
+    """Say in one line what is active."""
+    return f"stand-ins for {', '.join(sorted(STAND_INS))}, lent to Chainer only"
