@@ -18,10 +18,10 @@ import yaml
 
 ROOT = Path(__file__).resolve().parents[2]
 # What a page is made of; lib is read for the docstrings.
-SOURCES = ('_config.yml', '_toc.yml', 'requirements.txt', 'book/**/*', 'labs/**/*', 'lib/**/*.py')
+SOURCES = ("_config.yml", "_toc.yml", "requirements.txt", "book/**/*", "labs/**/*", "lib/**/*.py")
 # A change to one of these changes every page.
-FRAME = ('_config.yml', '_toc.yml', 'requirements.txt', 'book/_tools/*.py', 'book/references.bib')
-IGNORED = {'__pycache__', '.ipynb_checkpoints'}
+FRAME = ("_config.yml", "_toc.yml", "requirements.txt", "book/_tools/*.py", "book/references.bib")
+IGNORED = {"__pycache__", ".ipynb_checkpoints"}
 
 
 def files(root, patterns):
@@ -40,88 +40,90 @@ def digest(root, patterns):
 
 
 def read(path):
-    return path.read_text().split() if path.exists() else ['', '']
+    return path.read_text().split() if path.exists() else ["", ""]
 
 
-def sphinx(root, out, jobs):
+def sphinx(root, out):
     """Run Jupyter Book's Sphinx; return its result (0 is good) and what it said."""
     from jupyter_book.sphinx import build_sphinx
+
     said = io.StringIO()
     with redirect_stdout(said):
         result = build_sphinx(
-            root, out,
+            root,
+            out,
             noconfig=True,
-            path_config=root / '_config.yml',
+            path_config=root / "_config.yml",
             confoverrides={
-                'external_toc_path': (root / '_toc.yml').as_posix(),
-                'latex_individualpages': False,
+                "external_toc_path": (root / "_toc.yml").as_posix(),
+                "latex_individualpages": False,
             },
             force_all=True,  # Menus and links stand on every page: write all, read what changed.
             quiet=True,
             warningiserror=True,
             keep_going=True,
-            jobs=jobs,
         )
     return result, said.getvalue()
 
 
 def write_front_door(root, out):
     """index.html leads to the first page of the book."""
-    first = yaml.safe_load((root / '_toc.yml').read_text())['root'] + '.html'
-    title = yaml.safe_load((root / '_config.yml').read_text())['title']
-    (out / 'index.html').write_text(
+    first = yaml.safe_load((root / "_toc.yml").read_text())["root"] + ".html"
+    title = yaml.safe_load((root / "_config.yml").read_text())["title"]
+    (out / "index.html").write_text(
         '<!doctype html>\n<html lang="en">\n<meta charset="utf-8">\n'
-        f'<title>{title}</title>\n'
+        f"<title>{title}</title>\n"
         f'<meta http-equiv="refresh" content="0; url={first}">\n'
-        f'<p><a href="{first}">{title}</a></p>\n</html>\n', encoding='utf-8')
-    (out / '.nojekyll').touch()  # GitHub Pages would hide _static.
+        f'<p><a href="{first}">{title}</a></p>\n</html>\n',
+        encoding="utf-8",
+    )
+    (out / ".nojekyll").touch()  # GitHub Pages would hide _static.
 
 
-def build(root, fresh=False, jobs=2):
+def build(root, fresh=False):
     """Build unless nothing changed since the last good build; return the exit status."""
-    build_dir, out = root / '_build', root / '_build/html'
-    stamp = build_dir / 'book.stamp'
+    build_dir, out = root / "_build", root / "_build/html"
+    stamp = build_dir / "book.stamp"
     frame, content = digest(root, FRAME), digest(root, SOURCES)
-    if not fresh and read(stamp) == [frame, content] and (out / 'index.html').exists():
-        print('Nothing changed since the last build.')
+    if not fresh and read(stamp) == [frame, content] and (out / "index.html").exists():
+        print("Nothing changed since the last build.")
         return 0
     if fresh or read(stamp)[0] != frame:
         forget(build_dir)
     stamp.unlink(missing_ok=True)
-    result, said = sphinx(root, out, jobs)
+    result, said = sphinx(root, out)
     if result != 0:
         forget(build_dir)
         print(said, file=sys.stderr)
-        print(f'The book was not built: {result if isinstance(result, Exception) else ""}'
-              ' see the warnings above.', file=sys.stderr)
+        print("The book was not built: mend what is said above.", file=sys.stderr)
         return 1
     write_front_door(root, out)
-    stamp.write_text(f'{frame}\n{content}\n')
+    stamp.write_text(f"{frame}\n{content}\n")
     return 0
 
 
 def forget(build_dir):
     """Remove pages and the parsed sources: a page read before would not warn again."""
-    for name in ('html', '.doctrees'):
+    for name in ("html", ".doctrees"):
         shutil.rmtree(build_dir / name, ignore_errors=True)
 
 
 def main(argv=None):
-    parser = argparse.ArgumentParser(description=__doc__.split('\n')[0])
-    parser.add_argument('--fresh', action='store_true', help='read and write every page anew')
-    parser.add_argument('--root', type=Path, default=ROOT, help='folder that holds _config.yml')
-    parser.add_argument('--jobs', type=int, default=min(4, os.cpu_count() or 1))
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("--fresh", action="store_true", help="read and write every page anew")
+    parser.add_argument("--root", type=Path, default=ROOT, help="folder that holds _config.yml")
     args = parser.parse_args(argv)
-    os.environ.setdefault('OMP_NUM_THREADS', '1')
-    os.environ.setdefault('CHAINER_WARN_VERSION_MISMATCH', '0')
+    os.environ["COLUMNS"] = "88"  # The help of commands is as wide for everybody.
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
+    os.environ.setdefault("CHAINER_WARN_VERSION_MISMATCH", "0")
     start = time.monotonic()
     root = args.root.resolve()
-    if status := build(root, args.fresh, args.jobs):
+    if status := build(root, args.fresh):
         return status
-    print(f'The book is in {root / "_build/html/index.html"} ({time.monotonic() - start:.0f} s).')
+    print(f"The book is in {root / '_build/html/index.html'} ({time.monotonic() - start:.0f} s).")
     print('Open that file, or run "make serve" and open http://127.0.0.1:8000/')
     return 0
 
 
-if __name__ == '__main__':
+if __name__ == "__main__":
     sys.exit(main())

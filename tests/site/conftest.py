@@ -37,12 +37,9 @@ STILL = "*, *::before, *::after { transition: none !important; animation: none !
 
 
 def page_names(html=HTML):
-    """Paths of all pages of the book, without what themes keep in _static."""
-    return sorted(
-        path.relative_to(html).as_posix()
-        for path in html.rglob("*.html")
-        if path.relative_to(html).parts[0] not in ("_static", "_sources")
-    )
+    """Paths of all pages of the book; index.html only leads to the first of them."""
+    paths = {path.relative_to(html).as_posix() for path in html.rglob("*.html")}
+    return sorted(path for path in paths - {"index.html"} if not path.startswith("_"))
 
 
 class Handler(http.server.SimpleHTTPRequestHandler):
@@ -57,11 +54,16 @@ class Handler(http.server.SimpleHTTPRequestHandler):
         pass
 
 
+class Server(http.server.ThreadingHTTPServer):
+    def handle_error(self, request, client_address):
+        pass  # A page that closes while it loads is no error of the book.
+
+
 @contextmanager
 def serve(html):
     """Serve a folder on a free port; gives the address of its first page."""
     handler = functools.partial(Handler, directory=str(html))
-    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+    with Server(("127.0.0.1", 0), handler) as server:
         threading.Thread(target=server.serve_forever, daemon=True).start()
         yield f"http://127.0.0.1:{server.server_port}{FOLDER}"
         server.shutdown()

@@ -1,0 +1,170 @@
+"""All checks of the project, in order; `make test` calls this: run.py [STEP ...]
+
+Each step prints its heading, its output and its seconds; the last line sums up all tests. Without
+a Chromium the pages are not opened, and the last lines say so; with REQUIRE_BROWSER=1 that fails.
+"""
+
+import argparse
+import os
+import subprocess
+import sys
+import tempfile
+import time
+import xml.etree.ElementTree as ET
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[1]
+sys.path.insert(0, str(ROOT / "book/_tools"))
+import notebooks  # noqa: E402  it knows the notebooks and how they run
+
+PYTEST = [sys.executable, "-m", "pytest", "-q", "--no-header", "-p", "no:cacheprovider"]
+NBVAL = [
+    "--nbval",
+    "--nbval-current-env",
+    "--nbval-cell-timeout=600",
+    "--nbval-sanitize-with=tests/notebooks/sanitize.cfg",
+]
+
+
+@dataclass
+class Result:
+    """What a step found; a step without single tests counts as one."""
+
+    passed: int = 0
+    failed: int = 0
+    skipped: int = 0
+    notes: list = field(default_factory=list)
+
+    def __add__(self, other):
+        return Result(
+            self.passed + other.passed,
+            self.failed + other.failed,
+            self.skipped + other.skipped,
+            self.notes + other.notes,
+        )
+
+    def __str__(self):
+        return f"{self.passed} passed, {self.failed} failed, {self.skipped} skipped"
+
+
+def run(command):
+    """Run a command that passes or fails as a whole."""
+    status = subprocess.run(command, cwd=ROOT).returncode
+    return Result(passed=int(status == 0), failed=int(status != 0))
+
+
+def pytest(*args, capture=False):
+    """Run pytest and count its tests; a pytest that could not start counts as one failure."""
+    with tempfile.TemporaryDirectory() as folder:
+        report = Path(folder) / "report.xml"
+        done = subprocess.run(
+            [*PYTEST, f"--junit-xml={report}", *args],
+            cwd=ROOT,
+            stdout=subprocess.PIPE if capture else None,
+            stderr=subprocess.STDOUT if capture else None,
+            text=True,
+        )
+        result = count(report)
+    if capture:
+        print(done.stdout, flush=True)
+    if done.returncode not in (0, 5) and not result.failed:  # 5: no tests here
+        result += Result(failed=1)
+    return result
+
+
+def count(report):
+    """The numbers in a JUnit report."""
+    if not report.exists():
+        return Result()
+    suite = ET.parse(report).getroot().find("testsuite")
+    failed = int(suite.get("failures")) + int(suite.get("errors"))
+    skipped = int(suite.get("skipped"))
+    passed = int(suite.get("tests")) - failed - skipped
+    reasons = {node.get("message", "") for node in suite.iter("skipped")}
+    return Result(passed, failed, skipped, sorted(reasons))
+
+
+def lint():
+    return run([sys.executable, "-m", "ruff", "check", "."])
+
+
+def library():
+    return pytest("tests/lib", "tests/labs", "--durations=5")
+
+
+def book():
+    return run([sys.executable, "book/_tools/build.py"])
+
+
+def stored_outputs():
+    """Run all notebooks and compare what they print with what is stored, two at a time."""
+    notebooks.set_environment()
+    # The largest first, so that the last one to finish is short.
+    paths = sorted(notebooks.find(), key=lambda path: -path.stat().st_size)
+    with ThreadPoolExecutor(2) as pool:
+        results = list(pool.map(compare, paths))
+    differ = [path for path, result in zip(paths, results, strict=True) if result.failed]
+    for path in differ:
+        print(f"DIFFERS: {path.relative_to(ROOT)}  (after a wanted change: make notebooks)")
+    return sum(results, Result())
+
+
+def compare(path):
+    """Compare one notebook; what it says is printed as a whole."""
+    return pytest(*NBVAL, str(path.relative_to(ROOT)), capture=True)
+
+
+def site():
+    if not (ROOT / "_build/html/index.html").exists():
+        print("There is no book to open: the build failed, or the step `book` was not run.")
+        return Result(failed=1)
+    return pytest("tests/site", "--durations=5")
+
+
+STEPS = {
+    "lint": ("Lint: ruff", lint),
+    "library": ("Library and labs: pytest", library),
+    "book": ("Book: built from stored outputs, warnings are errors", book),
+    "notebooks": ("Notebooks: run again and compared with their stored outputs", stored_outputs),
+    "site": ("Site: every page in a real browser", site),
+}
+
+
+def perform(name):
+    """Run one step under its heading; gives its result and seconds."""
+    heading, step = STEPS[name]
+    print(f"\n=== {heading} ===", flush=True)
+    start = time.monotonic()
+    result = step()
+    seconds = time.monotonic() - start
+    print(f"--- {name}: {result} in {seconds:.0f} s", flush=True)
+    return result, seconds
+
+
+def main(argv=None):
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("steps", nargs="*", metavar="STEP", help=f"of {', '.join(STEPS)}")
+    args = parser.parse_args(argv)
+    if unknown := set(args.steps) - set(STEPS):
+        parser.error(f"no such step: {', '.join(unknown)}; there are {', '.join(STEPS)}")
+    os.environ.update(
+        OMP_NUM_THREADS="1", OPENBLAS_NUM_THREADS="1", CHAINER_WARN_VERSION_MISMATCH="0"
+    )
+    done = {name: perform(name) for name in args.steps or STEPS}
+
+    print("\n=== Summary ===")
+    for name, (result, seconds) in done.items():
+        print(f"{'FAILED' if result.failed else 'ok':7} {name:10} {seconds:5.0f} s  {result}")
+    total = sum((result for result, _ in done.values()), Result())
+    for note in total.notes:
+        print(f"SKIPPED: {note}")
+    if any("Chromium" in note for note in total.notes):
+        print("!!! THE PAGES WERE NOT OPENED IN A BROWSER: install Chromium to check them. !!!")
+    print(f"{total} in {sum(seconds for _, seconds in done.values()):.0f} s")
+    return 1 if total.failed else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
