@@ -46,9 +46,9 @@ _INSTALL = (
 
 
 def _activate():
-    if "chainer" not in sys.modules:
+    if sys.modules.get("chainer") is None:
         if importlib.util.find_spec("chainer") is None:
-            raise ModuleNotFoundError(_INSTALL, name="chainer")
+            _say_chainer_is_missing()
         _forget_failed_import()
     _numpy_names.install()
     _hooks.install(
@@ -58,6 +58,13 @@ def _activate():
         | _processes.SEAMS
         | _cupy.SEAMS
     )
+
+
+def _say_chainer_is_missing():
+    # While `python -m rechainer` imports this package, sys.argv[0] is "-m": one line will do.
+    if sys.argv[:1] == ["-m"] and "rechainer" in sys.orig_argv:
+        sys.exit(f"rechainer: {_INSTALL}")
+    raise ModuleNotFoundError(_INSTALL, name="chainer")
 
 
 def _forget_failed_import():

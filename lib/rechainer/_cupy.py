@@ -50,27 +50,40 @@ class _OldUtil(types.ModuleType):
         return PerformanceWarning
 
 
-def import_cuda(module, execute):
-    """Seam: execute ``chainer.backends.cuda`` with CuPy hidden, or with its old names."""
-    if not _is_installed():
+def _is_useless():
+    return "cupy" not in sys.modules and _is_installed() and not has_driver()
+
+
+def import_cupy(module, execute):
+    """Seam: execute a module that imports CuPy: quietly, with its old names, or without it."""
+    # None in sys.modules: the import system raises ModuleNotFoundError.
+    names = {"cupy": None} if _is_useless() else {"cupy.util": _OldUtil("cupy.util")}
+    with lent(names), warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="(?is).*nccl", category=UserWarning)
         execute()
-    elif "cupy" not in sys.modules and not has_driver():
-        with lent({"cupy": None}):  # None: the import system raises ModuleNotFoundError
-            execute()
+
+
+def import_cuda(module, execute):
+    """Seam: the same for ``chainer.backends.cuda``, which keeps the reason to tell it later."""
+    useless = _is_useless()
+    import_cupy(module, execute)
+    if useless:
         module._resolution_error = ImportError(_NO_DRIVER)
-    else:
-        with lent({"cupy.util": _OldUtil("cupy.util")}), warnings.catch_warnings():
-            warnings.filterwarnings("ignore", message="(?s).*nccl", category=UserWarning)
-            execute()
 
 
-SEAMS = {"chainer.backends.cuda": import_cuda}
+SEAMS = {
+    "chainer.backends.cuda": import_cuda,
+    "chainer.functions.pooling.unpooling_2d": import_cupy,
+    "chainer.training.updaters.multiprocess_parallel_updater": import_cupy,
+    "chainermn.communicators._memory_utility": import_cupy,
+    "chainermn.nccl": import_cupy,
+}
 
 
 def status():
     """Say in one line what is active."""
     if not _is_installed():
         return "not installed"
-    if "cupy" not in sys.modules and not has_driver():
+    if _is_useless():
         return "installed, not imported: no graphics driver"
     return "installed; cupy.util.PerformanceWarning found in cupy.exceptions"

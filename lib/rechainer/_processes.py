@@ -1,8 +1,8 @@
 """Processes: a Python that has none, and child processes that need rechainer too.
 
-In WebAssembly the C module ``_multiprocessing`` is missing, which two of Chainer's iterators need
-to be imported. A stand-in is lent to them for the time of the import: `SerialIterator` then works,
-and making a `MultiprocessIterator` raises an error that names it.
+In WebAssembly the C module ``_multiprocessing`` is missing, without which two of Chainer's
+iterators cannot be imported. An empty module of that name is lent to them for the time of the
+import: `SerialIterator` works; `MultiprocessIterator` raises Python's own error when it is used.
 
 A child process that is *spawned* (macOS, Windows, and ``forkserver``, Linux' default since Python
 3.14) imports the main script anew. A script that imports rechainer itself brings it along; for an
@@ -16,30 +16,15 @@ from rechainer._numpy_names import cover
 from rechainer._removed_modules import lent
 
 
-class SemLock:
-    """Stands for the semaphore of the operating system; cannot be made."""
-
-    SEM_VALUE_MAX = 0
-
-    def __init__(self, *args):
-        raise OSError("this Python has no processes: use chainer.iterators.SerialIterator")
-
-
-def _stand_in():
-    module = types.ModuleType("_multiprocessing")
-    module.SemLock = SemLock
-    module.sem_unlink = None
-    return module
-
-
 def are_missing():
     """Tell whether this Python lacks ``_multiprocessing``."""
     return importlib.util.find_spec("_multiprocessing") is None
 
 
 def lend(module, execute):
-    """Seam: execute an iterator module that needs ``_multiprocessing``."""
-    with lent({"_multiprocessing": _stand_in()} if are_missing() else {}):
+    """Seam: execute an iterator module that imports ``_multiprocessing``."""
+    stand_in = {"_multiprocessing": types.ModuleType("_multiprocessing")} if are_missing() else {}
+    with lent(stand_in):
         execute()
 
 
