@@ -13,6 +13,7 @@ NumPy has is never asked for here and never changed: ``numpy.bool`` of NumPy 2 s
 import functools
 import os
 import sys
+import warnings
 
 import numpy
 
@@ -105,7 +106,9 @@ REMOVED = {
 
 def missing():
     """Return the sorted names of `REMOVED` that the installed NumPy does not have."""
-    return sorted(name for name in REMOVED if name not in vars(numpy))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # NumPy warns of some names before it denies them
+        return sorted(name for name in REMOVED if not hasattr(numpy, name))
 
 
 def cover(path):
