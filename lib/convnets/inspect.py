@@ -116,13 +116,16 @@ class Summary:
     __repr__ = __str__
 
     def _repr_html_(self):
+        def cell(text, tag, style):
+            tag = tag if text else "td"  # an empty header has nothing to announce
+            return f'<{tag} style="{style}">{html.escape(text)}</{tag}>'
+
         def line(cells, tag):
-            style = ["left"] * 3 + ["right"] * 3
-            return "<tr>" + "".join(
-                f'<{tag} style="text-align:{s}">{html.escape(cell)}</{tag}>'
-                for cell, s in zip(cells, style, strict=True)) + "</tr>"
+            styles = ["text-align: left; white-space: nowrap"] * 3 + ["text-align: right"] * 3
+            return "<tr>" + "".join(map(cell, cells, [tag] * 6, styles)) + "</tr>"
         body = "\n".join(line(cells, "td") for cells in self._cells())
-        return (f'<table class="cv-summary">\n<caption>{html.escape(self.model)}</caption>\n'
+        return (f'<table class="cv-summary">\n'
+                f'<caption style="color: inherit">{html.escape(self.model)}</caption>\n'
                 f"<thead>{line(HEADER, 'th')}</thead>\n<tbody>\n{body}\n</tbody>\n"
                 f"<tfoot>{line(self._total(), 'th')}</tfoot>\n</table>")
 
