@@ -27,3 +27,9 @@ for (const script of document.querySelectorAll('script[type="application/vnd.jup
   const area = script.parentElement;
   new MutationObserver(() => nameWidgets(area)).observe(area, {childList: true, subtree: true});
 }
+
+// Code that scrolls can be reached by keyboard; the theme looks only once, when folded code has no width.
+const watcher = new ResizeObserver(entries => {
+  for (const {target} of entries) target.tabIndex = target.scrollWidth > target.clientWidth ? 0 : -1;
+});
+for (const pre of document.querySelectorAll('.bd-article pre')) watcher.observe(pre);

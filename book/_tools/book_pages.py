@@ -20,6 +20,8 @@ REPAIRS = [
         r'<summary><span class="toctree-toggle"',
         '<summary aria-label="Pages of this chapter"><span class="toctree-toggle"',
     ),
+    # The empty corner of a table is no heading.
+    (r'<th class="head[^"]*"><p></p></th>', "<td></td>"),
     # This role of bibliography entries is deprecated, and its list wants list items.
     (r'role="doc-biblioentry"', 'role="listitem"'),
 ]

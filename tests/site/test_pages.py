@@ -9,11 +9,12 @@ PAGES = page_names() or ["book/intro.html"]
 WIDE, PHONE = 1280, 390
 
 # Everything folded is unfolded, so that axe sees it too.
-UNFOLD = """() => {
+UNFOLD = """async () => {
   for (const details of document.querySelectorAll('details')) details.open = true;
   for (const node of document.querySelectorAll('.toggle-hidden')) {
     node.classList.remove('toggle-hidden');
   }
+  for (let frame = 0; frame < 3; frame += 1) await new Promise(requestAnimationFrame);
 }"""
 
 # What sticks out to the right, for the message: the innermost elements only.
