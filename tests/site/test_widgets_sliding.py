@@ -141,6 +141,15 @@ def test_invalid_combinations_are_marked(show, label, value, reason):
     assert page.get_by_role("grid").is_visible()
 
 
+@pytest.mark.parametrize("mode", ["convolution", "max", "average"])
+@pytest.mark.parametrize("image", [IMAGE[:3], IMAGE[:, :3]])
+def test_the_reason_quotes_chainer(show, mode, image):
+    with pytest.raises(Exception) as error:
+        chainer_output(image, KERNEL, mode, ksize=5, stride=1, pad=0)
+    page = show(widgets.sliding_window(image, KERNEL, mode=mode))
+    assert f"“{error.value}”" in page.locator(".cv-reasons").inner_text()
+
+
 def test_a_weight_that_is_no_number(show):
     page = show(widgets.sliding_window(np.eye(3), np.eye(2)))
     page.get_by_label("weight 1, 0").fill("x")

@@ -2,13 +2,16 @@
 cv.figure('sliding_window', (place, given, root) => {
   const {el, set, number} = cv;
 
-  // What a window makes of its pixels; what lies outside the image; Chainer's default rounding.
+  // What a window makes of its pixels; what lies outside the image; Chainer's default rounding,
+  // and its words when no window fits.
+  const along = axis => `${axis ? 'Width' : 'Height'} in the output should be positive.`;
   const MODES = {
-    convolution: {label: 'convolution', outside: 0, coverAll: false, weighted: true,
+    convolution: {label: 'convolution', outside: 0, coverAll: false, weighted: true, complaint: along,
       reduce: terms => terms.reduce((sum, t) => sum + t.value * t.weight, 0)},
     max: {label: 'max pooling', outside: -Infinity, coverAll: true,
+      complaint: () => 'Output sizes should be positive.',
       reduce: terms => Math.max(...terms.map(t => t.value))},
-    average: {label: 'average pooling', outside: 0, coverAll: null,
+    average: {label: 'average pooling', outside: 0, coverAll: null, complaint: along,
       reduce: terms => terms.reduce((sum, t) => sum + t.value, 0) / terms.length},
   };
   const FIELDS = [
@@ -72,7 +75,7 @@ cv.figure('sliding_window', (place, given, root) => {
     if (outSize(axis) >= 1) return [];
     return [{field: 'ksize', text: `The kernel spans ${reach()} pixels but the padded input has `
       + `only ${size[axis] + 2 * now.pad}: no window fits. Chainer stops with `
-      + `“${axis ? 'Width' : 'Height'} in the output should be positive.”`}];
+      + `“${mode().complaint(axis)}”`}];
   }
 
   function warnings(seen) {
