@@ -121,10 +121,13 @@ class Summary:
             return f'<{tag} style="{style}">{html.escape(text)}</{tag}>'
 
         def line(cells, tag):
-            styles = ["text-align: left; white-space: nowrap"] * 3 + ["text-align: right"] * 3
+            one_line = "white-space: nowrap; " if tag == "td" else ""
+            styles = [f"{one_line}padding: .25em .6em; text-align: {side}"
+                      for side in ["left"] * 3 + ["right"] * 3]
             return "<tr>" + "".join(map(cell, cells, [tag] * 6, styles)) + "</tr>"
+
         body = "\n".join(line(cells, "td") for cells in self._cells())
-        return (f'<table class="cv-summary">\n'
+        return (f'<table class="cv-summary" style="font-size: .92em">\n'
                 f'<caption style="color: inherit">{html.escape(self.model)}</caption>\n'
                 f"<thead>{line(HEADER, 'th')}</thead>\n<tbody>\n{body}\n</tbody>\n"
                 f"<tfoot>{line(self._total(), 'th')}</tfoot>\n</table>")

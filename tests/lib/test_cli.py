@@ -1,0 +1,145 @@
+"""The command line: results, and one-line errors with a status that is not 0."""
+
+import json
+import subprocess
+import sys
+
+from convnets import cli, data, models, results
+
+import chainer
+import numpy as np
+import pytest
+from PIL import Image
+
+TRAIN = ["train", "lenet5", "--n-train", "200", "--n-test", "100", "--epochs", "1", "--quiet"]
+
+
+@pytest.fixture
+def weights(tmp_path):
+    np.random.seed(0)
+    path = tmp_path / "model.npz"
+    chainer.serializers.save_npz(path, models.LeNet5())
+    return path
+
+
+@pytest.fixture
+def digit(tmp_path):
+    path = tmp_path / "digit.png"
+    Image.fromarray(data.raw("mnist")["test_x"][0]).save(path)
+    return path
+
+
+def fails(argv, capsys):
+    """Run a command that must fail, and return its one line of error."""
+    assert cli.main([str(a) for a in argv]) == 1
+    error = capsys.readouterr().err
+    assert error.startswith("convnets: error: ") and error.count("\n") == 1
+    return error
+
+
+def test_train_writes_weights_log_and_record(tmp_path, capsys):
+    record = tmp_path / "results" / "run.json"
+    argv = [*TRAIN, "--out", str(tmp_path / "run"), "--record", str(record)]
+    assert cli.main(argv) == 0
+    run = results.load(record)
+    assert run["command"] == "convnets " + " ".join(argv)
+    assert run["final"] == run["curve"][-1] == json.loads((tmp_path / "run/log").read_text())[-1]
+    assert run["options"]["lr"] == 0.004
+    assert results.describe(run).startswith("convnets train lenet5")
+    assert f"{run['final']['validation/main/accuracy']:.4f}" in capsys.readouterr().out
+    cli.load_npz(tmp_path / "run/model.npz", models.LeNet5())
+
+
+def test_train_shows_progress_on_stderr(tmp_path):
+    done = subprocess.run([sys.executable, "-m", "convnets.cli", *TRAIN[:-1]],
+                          capture_output=True, text=True, check=True)
+    assert "epoch" in done.stderr and "2/2" in done.stderr
+    assert "Error" not in done.stderr
+
+
+def test_predict(weights, digit, capsys):
+    assert cli.main(["predict", str(digit), "--weights", str(weights), "--top", "10"]) == 0
+    lines = capsys.readouterr().out.split("\n")[:-1]
+    model = cli.load_npz(weights, models.LeNet5())
+    expected = model.predict(data.raw("mnist")["test_x"][0])[0]
+    assert lines[0] == f"{expected.argmax()}  {expected.max():.4f}"
+    assert len(lines) == 10
+
+
+def test_predict_of_a_dark_digit(weights, digit, tmp_path, capsys):
+    Image.fromarray(255 - np.asarray(Image.open(digit))).save(tmp_path / "dark.png")
+    cli.main(["predict", str(digit), "--weights", str(weights)])
+    plain = capsys.readouterr().out
+    cli.main(["predict", str(tmp_path / "dark.png"), "--weights", str(weights), "--invert"])
+    assert capsys.readouterr().out == plain
+
+
+@pytest.mark.parametrize(("argv", "words"), [
+    (["predict", "no.png", "--weights", "w.npz"], ["no.png", "does not exist"]),
+    (["predict", "DIGIT", "--weights", "no.npz"], ["no.npz"]),
+    (["predict", "BIG", "--weights", "WEIGHTS"], ["(32, 30)", "(1, 28, 28)", "Resize"]),
+    (["predict", "WEIGHTS", "--weights", "WEIGHTS"], ["cannot identify image"]),
+    (["predict", "DIGIT", "--weights", "DIGIT"], ["digit.png", "not a whole npz"]),
+    (["predict", "DIGIT", "--weights", "HALF"], ["half.npz", "not a whole npz"]),
+    (["predict", "DIGIT", "--weights", "WEIGHTS", "--model", "lenet5-chainlist"],
+     ["model.npz", "LeNet5ChainList", "0/W is missing, expected (6, 1, 5, 5)"]),
+    ([*TRAIN, "--batch", "0"], ["batch", "at least 1", "got 0"]),
+    ([*TRAIN, "--n-train", "70000"], ["1..60000", "got 70000"]),
+    ([*TRAIN, "--resume"], ["--out"]),
+])
+def test_bad_input(argv, words, weights, digit, tmp_path, capsys):
+    Image.new("L", (30, 32)).save(tmp_path / "big.png")
+    (tmp_path / "half.npz").write_bytes(weights.read_bytes()[:5000])
+    places = {"WEIGHTS": weights, "DIGIT": digit, "BIG": tmp_path / "big.png",
+              "HALF": tmp_path / "half.npz"}
+    error = fails([places.get(a, a) for a in argv], capsys)
+    assert all(word in error for word in words), error
+
+
+def test_a_damaged_data_file(tmp_path, monkeypatch, capsys):
+    for entry in data.SETS.values():
+        (tmp_path / entry["file"]).write_bytes(b"damaged")
+    monkeypatch.setattr(data, "FILES", tmp_path)
+    assert "is damaged: got 7 bytes" in fails(["data"], capsys)
+    assert "reinstall" in fails(TRAIN, capsys)
+
+
+def test_a_run_is_not_overwritten(tmp_path, capsys):
+    cli.main([*TRAIN, "--out", str(tmp_path)])
+    before = {p: p.read_bytes() for p in tmp_path.iterdir()}
+    capsys.readouterr()
+    assert "--resume" in fails([*TRAIN, "--out", tmp_path], capsys)
+    assert "lr is 0.004 there, 0.5 here" in fails(
+        [*TRAIN, "--out", tmp_path, "--resume", "--lr", "0.5"], capsys)
+    assert "LeNet5ChainList" in fails(
+        ["train", "lenet5-chainlist", *TRAIN[2:], "--out", tmp_path, "--resume"], capsys)
+    assert {p: p.read_bytes() for p in tmp_path.iterdir()} == before
+
+
+@pytest.mark.parametrize("argv", [["train", "lenet6"], ["train"], ["summary", "lenet5-tree"], []])
+def test_unknown_words_list_the_known_ones(argv, capsys):
+    with pytest.raises(SystemExit) as e:
+        cli.main(argv)
+    assert e.value.code == 2
+    error = capsys.readouterr().err
+    assert "lenet5-sequential" in error or "required" in error
+
+
+def test_summary(capsys):
+    cli.main(["summary", "lenet5", "--batch", "2"])
+    assert "563,280" in capsys.readouterr().out
+
+
+def test_data_checks_and_installs(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(chainer.dataset.download, "_dataset_root", str(tmp_path))
+    assert cli.main(["data", "--install", "mnist"]) == 0
+    out = capsys.readouterr().out
+    assert "60,000 training" in out and str(tmp_path) in out
+
+
+def test_a_recorded_run_must_be_whole(tmp_path):
+    path = tmp_path / "run.json"
+    for text in ("{", '{"command": "x"}', "[]"):
+        path.write_text(text)
+        with pytest.raises(ValueError, match="not a recorded run"):
+            results.load(path)
