@@ -28,7 +28,9 @@ labs: $(READY)
 serve: book
 	$(BIN)/python -m http.server --bind 127.0.0.1 --directory _build/html 8000
 
+# JupyterLab shows scripts of trusted notebooks only: so the stored figures are alive at once.
 lab: $(READY)
+	$(BIN)/jupyter trust book/*.ipynb book/*/*.ipynb labs/*/*.ipynb >/dev/null
 	$(BIN)/jupyter lab --notebook-dir .
 
 bench: $(READY)
