@@ -9,7 +9,7 @@ A lab's ``checks.py`` makes one `Lab`, and gives it a `Function` for each exerci
 is a function, or decorates its own stages with `Lab.check`.
 """
 
-from .calls import Case, attempted, call, is_blank, raised, signature
+from .calls import Case, attempted, call, describe, is_blank, raised, signature
 from .compare import name_shape, same, show
 from .functions import Function, Mistake, given, kind
 from .lab import Exercise, Lab, Note
@@ -17,6 +17,6 @@ from .report import CheckFailed, Finding, NotAttempted, Report, Stage, run
 
 __all__ = [
     "Case", "CheckFailed", "Exercise", "Finding", "Function", "Lab", "Mistake", "NotAttempted",
-    "Note", "Report", "Stage", "attempted", "call", "given", "is_blank", "kind", "name_shape",
-    "raised", "run", "same", "show", "signature",
+    "Note", "Report", "Stage", "attempted", "call", "describe", "given", "is_blank", "kind",
+    "name_shape", "raised", "run", "same", "show", "signature",
 ]

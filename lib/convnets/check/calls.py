@@ -13,7 +13,7 @@ from pathlib import Path
 
 import numpy as np
 
-from .compare import name_shape, show
+from .compare import SMALL, name_shape, show
 from .report import Finding, NotAttempted
 
 # All that the body of a function without statements compiles to.
@@ -29,8 +29,8 @@ LIBRARIES = (
 # What an exception usually means in a lab. Looked up by the names of its classes, so that
 # Chainer's can be listed without importing Chainer.
 MEANINGS = {
-    "InvalidType": "A layer got an input of another shape than it was made for. Compare the number "
-                   "of channels (axis 1) that comes in with the layer's first argument.",
+    "InvalidType": "A layer got an input of another shape than it was made for: after 'Actual' "
+                   "stands what came in on the left, what the layer was made for on the right.",
     "IndexError": "An index runs past the end of an axis. Print the shape of the array and the "
                   "last value of each loop variable.",
     "UnboundLocalError": "The name gets its value further down, or only inside a loop or branch "
@@ -43,6 +43,16 @@ MEANINGS = {
     "ValueError": "Two shapes do not fit. Print the shapes on both sides of that line.",
     "TypeError": "A value has another type than the line expects, or a call has too many or too "
                  "few arguments.",
+}
+
+
+# The same, for messages that say more than their class does.
+MESSAGES = {
+    "attribute exists": "Two layers were given the same name.",
+    "Variables do not support": "A Chainer Variable is no array: take its numbers, `y.array`.",
+    "'NoneType'": "The line got None. Does a function that it uses end without `return`?",
+    "Ellipsis": "The line got `...`, the placeholder of an exercise that is not done yet.",
+    "'ellipsis'": "The line got `...`, the placeholder of an exercise that is not done yet.",
 }
 
 
@@ -81,8 +91,9 @@ class Case:
         return {**self.arguments, **self.options}
 
     def show(self) -> str:
-        """The arrays, for a case small enough to print."""
-        return "\n".join(f"{name} =\n{show(value)}" for name, value in self._arrays.items())
+        """The arrays that are small enough to print."""
+        return "\n".join(f"{name} =\n{show(value)}" for name, value in self._arrays.items()
+                         if value.size <= SMALL)
 
     @property
     def _arrays(self) -> dict:
@@ -118,16 +129,21 @@ def signature(answer, model: Callable) -> None:
         The reference; its signature is the exercise's.
     """
     name, wanted = model.__name__, inspect.signature(model)
-    if not callable(answer):
-        raise Finding(f"The check got {describe(answer)}, not a function.",
-                      cause=f"Hand over the function itself, without calling it: "
-                            f"`check.{name}({name})`")
+    a_function(answer, name)
     got = inspect.signature(answer)
     if _accepts(got, wanted):
         return
     raise Finding("The function cannot be called as the exercise asks.",
                   expected=f"{name}{wanted}", got=f"{getattr(answer, '__name__', name)}{got}",
                   cause=_difference(got.parameters, wanted.parameters))
+
+
+def a_function(answer, name: str) -> None:
+    """Raise a Finding if the reader handed over something else, such as a result."""
+    if not callable(answer):
+        raise Finding(f"The check got {describe(answer)}, not a function.",
+                      cause=f"Hand over the function itself, without calling it: "
+                            f"`check.{name}({name})`")
 
 
 def call(answer: Callable, case: Case, described: str):
@@ -138,8 +154,9 @@ def call(answer: Callable, case: Case, described: str):
     NotAttempted
         If it returns the placeholder `...`.
     Finding
-        If it raises, returns nothing, or changes an argument.
+        If it is no function, raises, returns nothing, or changes an argument.
     """
+    a_function(answer, described.split("(")[0])
     try:
         result, arguments = case.on(answer)
     except Exception as error:
@@ -158,9 +175,10 @@ def raised(error: Exception, described: str) -> Finding:
     """The Finding for an exception of the reader's code."""
     names = [cls.__name__ for cls in type(error).__mro__]
     message = " ".join(str(error).split())[:300]
-    cause = next((MEANINGS[name] for name in names if name in MEANINGS), "")
+    causes = [meaning for words, meaning in MESSAGES.items() if words in message]
+    causes += [MEANINGS[name] for name in names if name in MEANINGS]
     return Finding(f"Your code raised {names[0]}: {message}", call=described,
-                   code=reader_line(error), cause=cause)
+                   code=reader_line(error), cause=next(iter(causes), ""))
 
 
 def reader_line(error: BaseException) -> str:
@@ -198,12 +216,12 @@ def _accepts(got: inspect.Signature, wanted: inspect.Signature) -> bool:
 
 def _difference(got, wanted) -> str:
     """What two lists of parameters differ in, as a sentence."""
-    if missing := [name for name in wanted if name not in got]:
+    options = [name for name, p in wanted.items() if p.default is not p.empty]
+    if missing := [name for name in options if name not in got]:
         return f"There is no parameter named {' and '.join(missing)}."
-    if extra := [name for name in got if name not in wanted]:
-        return f"The exercise does not hand over {' and '.join(extra)}."
-    changed = [name for name, p in wanted.items() if got[name].default != p.default]
-    return f"The default of {' and '.join(changed)} differs." if changed else ""
+    if changed := [name for name in options if got[name].default != wanted[name].default]:
+        return f"The default of {' and '.join(changed)} differs."
+    return f"The exercise hands over {len(wanted) - len(options)} arguments without a default."
 
 
 def describe(thing) -> str:

@@ -23,7 +23,7 @@ def show(values) -> str:
         return f"{values[()]:.6g}" if values.dtype.kind in "iuf" else str(values[()])
     if values.ndim > 2 and values.size == values.shape[-1] * values.shape[-2]:
         values = values.reshape(values.shape[-2:])   # one plane: print it as one
-    return np.array2string(values, formatter={"float_kind": lambda v: f"{v:.4g}"})
+    return np.array2string(values, formatter={"float_kind": lambda v: f"{v:.6g}"})
 
 
 def name_shape(shape: tuple[int, ...], axes: str) -> str:
@@ -59,10 +59,15 @@ def first_difference(got, expected) -> tuple[int, ...]:
 
 
 def value_sentence(got, expected, axes: str) -> str:
-    """One sentence on how many values differ and where the first is."""
+    """One sentence on how many values differ and where the first is.
+
+    `axes` names the axes of an array, or the parts of a tuple of numbers.
+    """
     got, expected = np.asarray(got), np.asarray(expected)
     if expected.ndim == 0:
         return "The result is wrong."
+    if expected.ndim == 1 and len(axes.split()) == len(expected) > 1:   # the parts of a tuple
+        return f"`{axes.split()[first_difference(got, expected)[0]]}` is wrong."
     wrong = int((~np.isclose(got, expected, rtol=1e-4, atol=1e-5, equal_nan=True)).sum())
     return (f"{wrong} of {_count(expected.size, 'value')} {'is' if wrong == 1 else 'are'} wrong; "
             f"the first is at {name_index(first_difference(got, expected), axes)}.")

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import json
 import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+
+import numpy as np
 
 from . import progress
 from .functions import Function, Mistake
@@ -50,11 +53,14 @@ class Lab:
     checks_file : str
         ``__file__`` of the lab's ``checks.py``. The hints and solutions are read from
         ``solution.ipynb`` in the same folder, which is made from the lab's master.
+    around : callable
+        Makes the context that every check runs in, to put back what an answer leaves changed.
     """
 
-    def __init__(self, checks_file: str):
+    def __init__(self, checks_file: str, around: Callable = contextlib.nullcontext):
         self.folder = Path(checks_file).resolve().parent
         self.name = self.folder.name
+        self.around = around
         self.checks: dict[str, Callable] = {}
         self.mistakes: dict[str, tuple[Mistake, ...]] = {}
         self._passed: set[str] = set()
@@ -77,7 +83,8 @@ class Lab:
         def add(stages: Callable) -> Callable:
             @functools.wraps(stages)
             def check(answer, *, strict: bool | None = None) -> Report:
-                report = run(stages.__name__, stages(answer))
+                with self.around(), undisturbed_random():
+                    report = run(stages.__name__, stages(answer))
                 self._record(report)
                 if not report.ok and (by_nbgrader() if strict is None else strict):
                     raise CheckFailed(str(report))
@@ -157,6 +164,16 @@ class Lab:
             event(file, self.name, *details)
         except OSError:
             return
+
+
+@contextlib.contextmanager
+def undisturbed_random():
+    """Put NumPy's global random state back, so that a check changes no later result."""
+    state = np.random.get_state()
+    try:
+        yield
+    finally:
+        np.random.set_state(state)
 
 
 def by_nbgrader() -> bool:
