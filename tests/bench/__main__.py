@@ -8,12 +8,11 @@ import statistics
 import time
 
 import rechainer
+from convnets.models import LeNet5
 
 import chainer
 import chainer.functions as F
 import numpy as np
-
-from convnets.models import LeNet5
 
 try:
     import torch
