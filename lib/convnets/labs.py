@@ -174,7 +174,7 @@ def update_table(root, only_compare):
         return
     before, rest = text.split(TABLE[0], 1)
     after = rest.split(TABLE[1], 1)[1]
-    new = f"{before}{TABLE[0]}\n{table(root)}\n{TABLE[1]}{after}"
+    new = f"{before}{TABLE[0]}\n\n{table(root)}\n\n{TABLE[1]}{after}"
     if new != text and only_compare:
         yield f"{path}: its table is old"
     elif new != text:

@@ -33,6 +33,9 @@ ANSWER = "*Write your answer here: double-click, type, run the cell.*"
 BADGE = re.compile(r"^% exercise: (\w+)$", re.MULTILINE)
 FIELDS = {field.name for field in fields(Exercise)} - {"solution"}
 
+# Cell metadata that running a notebook adds: the alternative text of its figures.
+FROM_RUNNING = ("mystnb",)
+
 # What the book's own tools store in every notebook.
 METADATA = {
     "kernelspec": {"display_name": "Python 3 (ipykernel)", "language": "python",
@@ -81,8 +84,9 @@ def with_outputs(notebook: nbformat.NotebookNode,
     result = copy.deepcopy(notebook)
     for cell in result.cells:
         if cell.cell_type == "code" and cell.source in stored:
-            cell.outputs = stored[cell.source].outputs
-            cell.execution_count = stored[cell.source].execution_count
+            kept = stored[cell.source]
+            cell.outputs, cell.execution_count = kept.outputs, kept.execution_count
+            cell.metadata.update({k: kept.metadata[k] for k in FROM_RUNNING if k in kept.metadata})
     return result
 
 
@@ -92,7 +96,8 @@ def differences(notebook: nbformat.NotebookNode, stored: nbformat.NotebookNode) 
         return [f"{len(stored.cells)} cells, expected {len(notebook.cells)}"]
     return [f"cell {number} ({new.id}): {part} differs"
             for number, (new, old) in enumerate(zip(notebook.cells, stored.cells, strict=True), 1)
-            for part in ("cell_type", "id", "source", "metadata") if new[part] != old.get(part)]
+            for part in ("cell_type", "id", "source", "metadata")
+            if _part(new, part) != _part(old, part)]
 
 
 def edited(notebook: nbformat.NotebookNode) -> bool:
@@ -189,6 +194,13 @@ def nbgrader(grade_id: str, *, cell_type="code", solution=False, locked=False, p
     data = {"cell_type": cell_type, "grade": points is not None, "grade_id": grade_id,
             "locked": locked, "schema_version": 3, "solution": solution, "task": False}
     return nbformat.from_dict(data if points is None else {**data, "points": points})
+
+
+def _part(cell, name: str):
+    """A part of a cell, without what running it adds."""
+    if name != "metadata":
+        return cell.get(name)
+    return {key: value for key, value in cell.metadata.items() if key not in FROM_RUNNING}
 
 
 def _digest(source: str) -> str:
