@@ -175,7 +175,7 @@ def moves_along(conv_plane):
 conv_plane = lab.function(Function(
     reference=right_plane,
     axes={"x": "H W", "w": "kh kw", "return": "H W"},
-    cases=(given(x=plane([1, 2, 3], [4, 5, 6], [7, 8, 9]), w=plane([1, 0], [2, -3])),
+    cases=(given(x=plane([1, 5, 2], [0, 3, 7], [6, 4, 9]), w=plane([1, 0], [2, -1])),
            given(x=grid(5, 5), w=grid(3, 3)), given(x=grid(6, 4), w=grid(3, 2)),
            given(x=grid(4, 7), w=grid(1, 2)), given(x=grid(3, 4), w=grid(3, 4))),
     by_hand=plane_by_hand,
@@ -374,8 +374,8 @@ def conv2d_case(n, c, o, size, ksize, **options):
 conv2d = lab.function(Function(
     reference=right_conv2d,
     axes={"x": "N C H W", "w": "O C kh kw", "b": "O", "return": "N O H W"},
-    cases=(given(x=plane([1, 2, 3], [4, 5, 6], [7, 8, 9])[None, None],
-                w=plane([1, 0], [2, -3])[None, None], b=np.array([10], np.float32)),
+    cases=(given(x=plane([1, 5, 2], [0, 3, 7], [6, 4, 9])[None, None],
+                w=plane([1, 0], [2, -1])[None, None], b=np.array([10], np.float32)),
            conv2d_case(2, 3, 4, (5, 4), (3, 2)),
            conv2d_case(2, 3, 4, (7, 6), (3, 3), stride=2),
            conv2d_case(3, 2, 2, (4, 5), (3, 3), pad=1),
@@ -437,6 +437,10 @@ conv2d = lab.function(Function(
         Mistake("all four axes padded", "`np.pad(x, pad)` pads all four axes, also N and C. Give "
                 "it a pair for each: ((0, 0), (0, 0), (pad, pad), (pad, pad)).",
                 padded_everywhere),
+        Mistake("all four axes padded, and used", "`np.pad(x, pad)` pads all four axes, also N "
+                "and C. Give it a pair for each: ((0, 0), (0, 0), (pad, pad), (pad, pad)).",
+                lambda x, w, b, stride=1, pad=0:
+                right_conv2d(np.pad(x, pad), w, b, stride)),
         Mistake("stride ignored", "The stride is not used: the window moves by one pixel. The "
                 "result has output_size(H, kh, stride, pad) rows.",
                 lambda x, w, b, stride=1, pad=0: right_conv2d(x, w, b, 1, pad)),

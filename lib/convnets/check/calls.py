@@ -178,7 +178,8 @@ def raised(error: Exception, described: str) -> Finding:
     causes = [meaning for words, meaning in MESSAGES.items() if words in message]
     causes += [MEANINGS[name] for name in names if name in MEANINGS]
     return Finding(f"Your code raised {names[0]}: {message}", call=described,
-                   code=reader_line(error), cause=next(iter(causes), ""))
+                   code=reader_line(error), cause=next(iter(causes), ""),
+                   error=f"{names[0]}: {error}")
 
 
 def reader_line(error: BaseException) -> str:
@@ -226,6 +227,8 @@ def _difference(got, wanted) -> str:
 
 def describe(thing) -> str:
     """What something is, in a few words: 'an array of shape (3, 3)', 'the number 4'."""
+    if thing is None:
+        return "None"
     if isinstance(thing, np.ndarray):
         return f"an array of shape {thing.shape}"
     if isinstance(thing, (int, float, np.number)):

@@ -47,9 +47,9 @@ def shape_sentence(got: tuple[int, ...], expected: tuple[int, ...], axes: str) -
     if len(got) != len(expected):
         named = f" ({', '.join(names)})" if names else ""
         return f"The result has {_count(len(got), 'axis')}, expected {len(expected)}{named}."
-    differing = [f"{name} is {g}, expected {e}"
+    differing = [f"{name} is {g} (expected {e})"
                  for name, g, e in zip(names, got, expected, strict=True) if g != e]
-    return f"The result has the wrong shape: {' and '.join(differing)}."
+    return f"The result has the wrong shape: {', '.join(differing)}."
 
 
 def first_difference(got, expected) -> tuple[int, ...]:
@@ -100,6 +100,7 @@ def _patterns(got, expected, names) -> Iterator[str]:
         return
     if not got.any():
         yield "Every value is 0: nothing was added to the result, or it was set back."
+        return
     if same(got, -expected):
         yield "Every value has the wrong sign."
     if same(got, np.trunc(expected)):
@@ -107,6 +108,7 @@ def _patterns(got, expected, names) -> Iterator[str]:
     yield from _affine(got, expected)
     yield from _moved(got, expected, names)
     yield from _partly(got, expected, names)
+    yield from _ends_early(got, expected, names)
 
 
 def _affine(got, expected) -> Iterator[str]:
@@ -145,6 +147,15 @@ def _partly(got, expected, names) -> Iterator[str]:
     inner = (..., slice(1, -1), slice(1, -1))
     if got.ndim >= 2 and min(got.shape[-2:]) > 2 and not wrong[inner].any():
         yield "Only values at the rim are wrong: look at the padding and at the last window."
+
+
+def _ends_early(got, expected, names) -> Iterator[str]:
+    """Right up to some element, and 0 after it."""
+    last = int(np.flatnonzero(got)[-1])
+    if last < got.size - 1 and same(got.ravel()[:last + 1], expected.ravel()[:last + 1]):
+        place = name_index(tuple(map(int, np.unravel_index(last, got.shape))), " ".join(names))
+        yield (f"The values are right up to {place} and 0 after it: the loops end too early. Is "
+               f"`return` inside a loop?")
 
 
 def _name(names, axis) -> str:

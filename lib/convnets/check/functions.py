@@ -99,16 +99,34 @@ class Function:
 
     def call(self, answer, case: Case):
         """The result of the reader's function; see `calls.call`."""
-        return calls.call(answer, case, self._described(case))
+        try:
+            return calls.call(answer, case, self._described(case))
+        except Finding as finding:
+            if finding.error:
+                same_error = (m for m in self.mistakes if error_of(m.answer, case) == finding.error)
+                if mistake := next(same_error, None):
+                    finding.rows["likely cause"] = mistake.cause
+            raise
 
     def recognise(self, answer, case: Case, got) -> Mistake | None:
         """The stored mistake whose result equals `got`; of several, the most faithful one."""
         right = self._expected(case)
         suspects = [m for m in self.mistakes
                     if gives(m.answer, case, got) and not gives(m.answer, case, right)]
-        results = [(c, quietly(answer, c)) for c in map(self.case, self.cases)]
+        results = self._results(answer)
         return max(suspects, default=None,
                    key=lambda m: sum(gives(m.answer, c, result) for c, result in results))
+
+    def recognise_shape(self, answer, case: Case) -> Mistake | None:
+        """A stored mistake whose results have the reader's shape in every case."""
+        right = self._expected(case)
+        results = [(c, r) for c, r in self._results(answer) if r is not None]
+        return next((m for m in self.mistakes if not gives(m.answer, case, right, same_shape)
+                     and all(gives(m.answer, c, r, same_shape) for c, r in results)), None)
+
+    def _results(self, answer) -> list[tuple[Case, object]]:
+        """Each case and the reader's result, None where it raises."""
+        return [(case, quietly(answer, case)) for case in map(self.case, self.cases)]
 
     def _expected(self, case: Case):
         return case.on(self.reference)[0]
@@ -134,7 +152,7 @@ class Function:
     def _shape(self, got, answer, case: Case) -> None:
         got, right = np.asarray(got), np.asarray(self._expected(case))
         if got.shape != right.shape:
-            mistake = self.recognise(answer, case, got)
+            mistake = self.recognise(answer, case, got) or self.recognise_shape(answer, case)
             raise Finding(shape_sentence(got.shape, right.shape, self._result_axes),
                           call=self._described(case),
                           expected=name_shape(right.shape, self._result_axes),
@@ -154,8 +172,8 @@ class Function:
 
     def _seen(self, answer, got, right) -> str:
         """What a wrong result that no stored mistake explains has to it, or ''."""
-        others = [quietly(answer, self.case(arguments)) for arguments in self.cases]
-        if len(others) > 1 and all(o is not None and same(o, got) for o in others):
+        results = [result for _, result in self._results(answer)]
+        if len(results) > 1 and all(r is not None and same(r, got) for r in results):
             return "Every call gives this same result. Is it written into the code?"
         return pattern(got, right, self._result_axes) if isinstance(right, np.ndarray) else ""
 
@@ -188,10 +206,24 @@ def quietly(function: Callable, case: Case):
         return None
 
 
-def gives(function: Callable, case: Case, result) -> bool:
+def error_of(function: Callable, case: Case) -> str:
+    """Class and message of what a call raises, or ''."""
+    try:
+        case.on(function)
+    except Exception as error:
+        return f"{type(error).__name__}: {error}"
+    return ""
+
+
+def gives(function: Callable, case: Case, result, alike: Callable = same) -> bool:
     """Whether a call gives just this result."""
     got = quietly(function, case)
-    return got is not None and result is not None and same(got, result)
+    return got is not None and result is not None and alike(got, result)
+
+
+def same_shape(a, b) -> bool:
+    """Whether two results have the same shape, whatever their values."""
+    return np.shape(a) == np.shape(b)
 
 
 def kind(got, right, described: str) -> None:

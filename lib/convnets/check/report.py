@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import textwrap
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from html import escape
@@ -58,12 +59,14 @@ class Finding(Exception):
         The line of the reader's own code that raised an exception.
     cause : str
         The likely mistake, and what to do about it.
+    error : str
+        Class and message of the exception that the reader's code raised, if it did.
     """
 
     def __init__(self, what: str, *, call="", given="", expected="", got="", arithmetic="",
-                 code="", cause=""):
+                 code="", cause="", error=""):
         super().__init__(what)
-        self.what = what
+        self.what, self.error = what, error
         rows = {"call": call, "given": given, "expected": expected, "got": got,
                 "by hand": arithmetic, "your code": code, "likely cause": cause}
         self.rows = {label: text for label, text in rows.items() if text}
@@ -189,7 +192,8 @@ def run(exercise: str, stages: Iterable[tuple[str, Callable[[], None]]]) -> Repo
 
 def _row(label: str, text: str) -> str:
     """One labelled row of the text form; further lines align under the first."""
-    return f"  {label:<13}" + text.replace("\n", "\n" + " " * 15)
+    lines = text.split("\n") if "\n" in text else textwrap.wrap(text, 85, break_long_words=False)
+    return f"  {label:<13}" + f"\n{'':15}".join(lines)
 
 
 def _inline(text: str) -> str:
