@@ -11,17 +11,55 @@ CHANNELS_NAME = {1: "grey", 3: "colour"}
 class ImageClassifier:
     """Mixin for a link that maps images to one score per class.
 
-    A model lists `in_shape` and implements `logits`; this class adds the
-    behaviour of Chainer's tutorial (`forward`) and a safe way to ask for
-    probabilities (`predict`).
+    A model states `in_shape` and implements `stages` or `logits`; this class adds the
+    behaviour of Chainer's tutorial (`forward`), features of inner layers (`features`)
+    and a safe way to ask for probabilities (`predict`).
 
     Attributes
     ----------
     in_shape : tuple of int
         The (C, H, W) of the images the model was designed for.
+    any_size : bool
+        H and W may differ from it.
     """
 
     in_shape = (1, 28, 28)
+    any_size = False
+
+    def stages(self):
+        """Return the (name, function) pairs from images to class scores, in forward order."""
+        raise NotImplementedError
+
+    def features(self, x, pick):
+        """Return the output of one stage; what follows is not computed.
+
+        The mode is the caller's: for features of a trained network use
+        ``chainer.using_config("train", False)``.
+
+        Parameters
+        ----------
+        x : array or chainer.Variable, shape (N, C, H, W), float
+        pick : str
+            A name in `stages`.
+
+        Returns
+        -------
+        chainer.Variable
+
+        Raises
+        ------
+        ValueError
+            If there is no such stage, or the images do not fit.
+        """
+        names = [name for name, _ in self.stages()]
+        if pick not in names:
+            raise ValueError(f"{type(self).__name__} has no stage {pick!r}; "
+                             f"there are: {', '.join(names)}")
+        self.check_input(x)
+        for name, stage in self.stages():
+            x = stage(x)
+            if name == pick:
+                return x
 
     def logits(self, x):
         """Return one unnormalised score per class, in train and test mode alike.
@@ -34,7 +72,7 @@ class ImageClassifier:
         -------
         chainer.Variable, shape (N, n_class)
         """
-        raise NotImplementedError
+        return self.features(x, pick=self.stages()[-1][0])
 
     def forward(self, x):
         """Return logits in train mode and probabilities in test mode.
@@ -78,7 +116,7 @@ class ImageClassifier:
         ValueError
             If shape or value range cannot be those of such images.
         """
-        x = as_images(images, self.in_shape)
+        x = as_images(images, self._expected())
         with chainer.using_config("train", False), chainer.no_backprop_mode():
             parts = [F.softmax(self.logits(self.device.send(x[i:i + batch]))).array
                      for i in range(0, len(x), batch)]
@@ -92,15 +130,35 @@ class ImageClassifier:
         x : array or chainer.Variable
         """
         name = type(self).__name__
-        expected = ("N", *self.in_shape)
-        if x.ndim != 4 or x.shape[1:] != self.in_shape:
+        expected = self._expected()
+        if x.ndim != 4 or not _fits(x.shape[1:], expected):
             raise ValueError(
-                f"{name} takes images of shape (N, C, H, W) = {_show(expected)}, "
-                f"got {_show(x.shape)}. {_remedy(x.shape, self.in_shape)}")
+                f"{name} takes images of shape (N, C, H, W) = {_show(('N', *expected))}, "
+                f"got {_show(x.shape)}. {_remedy(x.shape, expected)}")
         if x.dtype.kind != "f":
             raise ValueError(
                 f"{name} takes floating-point images, got {x.dtype}. Use "
                 f"x.astype(np.float32) / 255, or predict(x), which does that for you.")
+
+    def _expected(self):
+        """Return (C, H, W), with the letters where any size will do."""
+        return (self.in_shape[0], "H", "W") if self.any_size else tuple(self.in_shape)
+
+
+def choose(option, known, value):
+    """Return known[value], or raise a ValueError that lists the values of an option.
+
+    Parameters
+    ----------
+    option : str
+        Its name.
+    known : dict
+        Value: what it stands for.
+    value : str
+    """
+    if value not in known:
+        raise ValueError(f"unknown {option} {value!r}; there are: {', '.join(map(str, known))}")
+    return known[value]
 
 
 def as_images(images, in_shape):
@@ -110,8 +168,8 @@ def as_images(images, in_shape):
     ----------
     images : array, shape (N, C, H, W), (C, H, W) or (H, W)
         ``uint8`` in 0..255 or floats in 0..1.
-    in_shape : tuple of int
-        The (C, H, W) expected.
+    in_shape : tuple
+        The (C, H, W) expected; a letter in place of a number takes any.
 
     Returns
     -------
@@ -128,7 +186,7 @@ def as_images(images, in_shape):
         x = x[None]
     if x.ndim == 3:
         x = x[None]
-    if x.ndim != 4 or x.shape[1:] != tuple(in_shape):
+    if x.ndim != 4 or not _fits(x.shape[1:], in_shape):
         raise ValueError(
             f"expected images of shape (C, H, W) = {_show(in_shape)}, one or N of them, "
             f"got {_show(shape)}. {_remedy(shape, in_shape)}")
@@ -143,16 +201,21 @@ def as_images(images, in_shape):
     return x.astype(np.float32)
 
 
+def _fits(shape, expected):
+    return len(shape) == len(expected) and all(
+        isinstance(e, str) or s == e for s, e in zip(shape, expected, strict=True))
+
+
 def _remedy(shape, in_shape):
     """Say what to do about a shape that is not (N, *in_shape)."""
     channels, height, width = in_shape
-    if tuple(shape) == tuple(in_shape):
+    if _fits(shape, in_shape):
         return "The axis N is missing: x[None] adds it."
-    if tuple(shape) == (*shape[:1], height, width) and channels == 1:
+    if _fits(shape[1:], (height, width)) and channels == 1:
         return "The channel axis C is missing: x[:, None] adds it."
-    if tuple(shape[1:]) == (height, width, channels):
+    if _fits(shape[1:], (height, width, channels)):
         return "C is the last axis: x.transpose(0, 3, 1, 2) moves it."
-    if len(shape) >= 2 and shape[-2:] != (height, width):
+    if len(shape) >= 2 and not _fits(shape[-2:], (height, width)):
         return f"Resize the images to H x W = {height} x {width}."
     return f"C must be {channels} ({CHANNELS_NAME.get(channels, 'channels')})."
 
