@@ -104,9 +104,9 @@ def hint(args):
     lab = load(find(args.lab, args.labs))
     file = progress.path()
     known = progress.state(file) if file else {}
-    number = args.number or known.get(lab.name, {}).get("hints", {}).get(args.exercise, 0) + 1
-    if number < 1:
-        raise ValueError(f"hints count from 1, got {number}")
+    number = args.number
+    if number is None:
+        number = known.get(lab.name, {}).get("hints", {}).get(args.exercise, 0) + 1
     print(lab.hint(args.exercise, number))
     if file and number <= len(lab.exercises[args.exercise].hints):
         progress.hint(file, lab.name, args.exercise, number)

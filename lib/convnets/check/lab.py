@@ -32,17 +32,18 @@ class Exercise:
     solution: str
 
 
+@dataclass(frozen=True, repr=False)
 class Note:
-    """A text that shows itself as Markdown, where there is something to show it."""
+    """A text, and its Markdown form for where that is shown."""
 
-    def __init__(self, text: str):
-        self.text = text
+    text: str
+    markdown: str
 
     def __repr__(self):
         return self.text
 
     def _repr_markdown_(self):
-        return self.text
+        return self.markdown
 
 
 class Lab:
@@ -128,18 +129,24 @@ class Lab:
         number : int, optional
             From 1. Default: the one after the last shown since the kernel started.
         """
-        found = self._exercise(exercise)
-        number = number or self._hints_shown.get(exercise, 0) + 1
-        if number > len(found.hints):
-            return Note(f"There are no more hints for `{exercise}`. "
-                        f"`check.solution('{exercise}')` shows a solution.")
+        hints = self._exercise(exercise).hints
+        if number is None:
+            number = self._hints_shown.get(exercise, 0) + 1
+        if number < 1:
+            raise ValueError(f"hints count from 1, got {number}")
+        if number > len(hints):
+            end = f"There are no more hints for `{exercise}`. " \
+                  f"`check.solution('{exercise}')` shows a solution."
+            return Note(end, end)
         self._hints_shown[exercise] = number
         self._note(progress.hint, exercise, number)
-        return Note(f"**Hint {number} of {len(found.hints)}.** {found.hints[number - 1].strip()}")
+        title, text = f"Hint {number} of {len(hints)}.", hints[number - 1].strip()
+        return Note(f"{title} {text}", f"**{title}** {text}")
 
     def solution(self, exercise: str) -> Note:
         """Show the solution of an exercise."""
-        return Note(f"```python\n{self._exercise(exercise).solution}\n```")
+        source = self._exercise(exercise).solution
+        return Note(source, f"```python\n{source}\n```")
 
     def _exercise(self, name: str) -> Exercise:
         if name not in self.exercises:
