@@ -41,7 +41,9 @@ def shoot_own(folder, html=HTML):
         for scheme in ("light", "dark"):
             with opened(browser, site, "book/01_convolution.html", scheme, 1280, 800) as page:
                 figure = page.locator("[data-cv=sliding_window]").first
-                figure.get_by_role("spinbutton", name="pad").fill("1")
+                pad = figure.get_by_role("spinbutton", name="pad")
+                pad.fill("1")
+                pad.blur()
                 figure.get_by_role("gridcell").nth(5).hover()
                 figure.screenshot(path=folder / f"window-{scheme}.png")
                 figure.evaluate("it => scrollTo(0, it.getBoundingClientRect().top + scrollY - 70)")
