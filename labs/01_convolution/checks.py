@@ -183,8 +183,8 @@ conv_plane = lab.function(Function(
     properties=(("linear", linear), ("moves with the image", moves_along)),
     mistakes=(
         Mistake("kernel flipped", "The kernel is upside down and mirrored: x[i + u, j + v] must "
-                "meet w[u, v]. Mathematics flips the kernel and calls that convolution; Chainer "
-                "and every other deep-learning library does not flip.",
+                "meet w[u, v]. Mathematics flips the kernel and calls that convolution; Chainer, "
+                "like every deep-learning library, does not.",
                 lambda x, w: right_plane(x, w[::-1, ::-1])),
         Mistake("kernel transposed", "Rows and columns of the kernel are swapped: the first index "
                 "of w goes down, as the first of x does.",

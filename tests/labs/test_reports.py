@@ -6,7 +6,7 @@ from html.parser import HTMLParser
 from pathlib import Path
 
 import convnets.check
-from convnets.check import Finding, NotAttempted, run
+from convnets.check import Finding, NotAttempted, is_blank, run
 
 import pytest
 
@@ -118,3 +118,24 @@ def test_checks_need_only_the_standard_library_and_numpy():
             for name in names:
                 assert name.split(".")[0] in {*sys.stdlib_module_names, "numpy"}, (path, name)
     assert "master" not in (folder / "__init__.py").read_text("utf-8")
+
+
+def commented():
+    """A docstring is no answer."""
+    ...  # your code here
+
+
+class Untouched:
+    def __init__(self):
+        ...
+
+    def forward(self, x):
+        """Nor is this."""
+
+
+@pytest.mark.parametrize(("answer", "blank"), [
+    (..., True), (commented, True), (Untouched, True), (lambda: None, True),
+    (lambda: 0, False), (lambda: False, False), (lambda x: x, False), (None, False), (0, False),
+])
+def test_what_counts_as_not_attempted(answer, blank):
+    assert is_blank(answer) == blank

@@ -16,8 +16,8 @@ import numpy as np
 from .compare import SMALL, name_shape, show
 from .report import Finding, NotAttempted
 
-# All that the body of a function without statements compiles to.
-IDLE = {"RESUME", "NOP", "LOAD_CONST", "RETURN_CONST", "RETURN_VALUE"}
+# All that a function without statements compiles to, besides RESUME: it returns None.
+IDLE = {"NOP", "LOAD_CONST", "RETURN_CONST", "RETURN_VALUE"}
 
 # Frames of these folders are not the reader's code.
 LIBRARIES = (
@@ -114,7 +114,7 @@ def is_blank(answer) -> bool:
     code = getattr(answer, "__code__", None)
     if code is None:
         return answer is ...
-    return all(i.opname in IDLE and not (i.opname != "RESUME" and i.argval)
+    return all(i.opname == "RESUME" or (i.opname in IDLE and i.argval is None)
                for i in dis.get_instructions(code))
 
 

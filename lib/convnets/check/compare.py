@@ -23,7 +23,8 @@ def show(values) -> str:
         return f"{values[()]:.6g}" if values.dtype.kind in "iuf" else str(values[()])
     if values.ndim > 2 and values.size == values.shape[-1] * values.shape[-2]:
         values = values.reshape(values.shape[-2:])   # one plane: print it as one
-    return np.array2string(values, formatter={"float_kind": lambda v: f"{v:.6g}"})
+    width = max(len(f"{v:.6g}") for v in values.ravel())
+    return np.array2string(values, formatter={"all": lambda v: f"{v:{width}.6g}"})
 
 
 def name_shape(shape: tuple[int, ...], axes: str) -> str:

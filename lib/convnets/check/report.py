@@ -29,8 +29,10 @@ color: var(--cv-fg, light-dark(#1f2328, #e6e8eb)); }
 .cv-report strong { color: var(--cv-mark); }
 .cv-report p, .cv-report ul, .cv-report dl, .cv-report pre { margin: .3rem 0; padding: 0; }
 .cv-report li { display: inline-block; margin: 0 1rem 0 0; }
+.cv-report dl { display: grid; grid-template-columns: max-content minmax(0, 1fr); gap: .2rem 1rem; }
 .cv-report dt { font-weight: 600; }
-.cv-report dd { margin: 0 0 .3rem 1.2rem; }
+.cv-report dd { margin: 0; }
+.cv-report dd pre { margin: 0; }
 .cv-report code, .cv-report pre { border: 0; padding: 0; background: none; color: inherit; }
 .cv-report pre { overflow-x: auto; }
 .cell_output .text_html:has(> .cv-report) { padding: 0 !important; background: none !important; }
