@@ -2,7 +2,7 @@
 
 Each page is taken in both colour schemes, wide and as on a phone, as it looks when it opens.
 `--whole` takes it down to its last line; `--part SELECTOR` takes the first element that matches.
-`--own` takes instead the pictures that the README and the first page show: shots.py book/_static --own
+`--own` takes those that the README and the first page show: shots.py book/_static --own
 """
 
 import argparse
