@@ -19,6 +19,7 @@ COMMANDS = ("labs",)  # further commands, each in the module of its name
 MODELS = {"lenet5" if form == "chain" else f"lenet5-{form}": build
           for form, build in models.FORMS.items()}
 DATA = {"mnist": data.mnist, "fashion_mnist": data.fashion_mnist}
+FETCH = {"cifar10": data.fetch_cifar10}
 
 # What a wrong input may raise; anything else is a defect and keeps its traceback.
 INPUT_ERRORS = (ValueError, OSError, training.ResumeError, data.DataError)
@@ -179,6 +180,7 @@ def _add_data(commands):
     p = commands.add_parser("data", help="check the data files, or give them to Chainer's loaders")
     p.add_argument("--install", choices=[n for n, s in data.SETS.items() if s["chainer_folder"]],
                    help="put a set where chainer.datasets looks")
+    p.add_argument("--fetch", choices=FETCH, help="download a set to where chainer.datasets looks")
     p.set_defaults(run=_data)
 
 
@@ -190,6 +192,8 @@ def _data(args):
               f"{len(arrays['test_y']):6,} test images, file whole")
     for path in data.install(args.install) if args.install else ():
         print(f"installed {path}")
+    if args.fetch:
+        print(f"{args.fetch}: {FETCH[args.fetch]()}")
 
 
 if __name__ == "__main__":

@@ -1,17 +1,24 @@
-"""Image data that travels with the package: no network is needed.
+"""Image data. MNIST and Fashion-MNIST travel with the package: no network is needed.
 
 MNIST is whole (60,000 and 10,000 digits); Fashion-MNIST is its first 5,000
 training and 1,000 test images. Licences and origins: ``files/README.md``.
+CIFAR-10 is fetched once, on request: ``convnets data --fetch cifar10``.
 """
 
 import functools
 import hashlib
-import os
-import tempfile
 from pathlib import Path
 
 import chainer
 import numpy as np
+
+from .cifar import CIFAR10_LABELS, augment, cifar10, fetch_cifar10
+from .common import DataError, save_npz, tuple_dataset
+from .download import DownloadError, fetch, npm_pack
+
+__all__ = ["CIFAR10_LABELS", "FASHION_LABELS", "FILES", "SETS", "DataError", "DownloadError",
+           "augment", "check", "cifar10", "fashion_mnist", "fetch", "fetch_cifar10", "install",
+           "mnist", "npm_pack", "raw"]
 
 FILES = Path(__file__).parent / "files"
 
@@ -32,10 +39,6 @@ SETS = {
 
 FASHION_LABELS = ("T-shirt/top", "Trouser", "Pullover", "Dress", "Coat",
                   "Sandal", "Shirt", "Sneaker", "Bag", "Ankle boot")
-
-
-class DataError(RuntimeError):
-    """A data file is missing, cut short or altered."""
 
 
 def mnist(n_train=None, n_test=None):
@@ -141,23 +144,16 @@ def install(name, root=None):
         path = folder / f"{part}.npz"
         if not path.exists():
             x, y = arrays[f"{part}_x"], arrays[f"{part}_y"]
-            _save_npz(path, x=x.reshape(len(x), -1), y=y)
+            save_npz(path, x=x.reshape(len(x), -1), y=y)
         paths.append(path)
     return paths
 
 
 def _split(name, n_train, n_test):
     arrays = raw(name)
-    return tuple(_dataset(name, part, arrays[f"{part}_x"], arrays[f"{part}_y"], n)
+    return tuple(tuple_dataset(name, part, arrays[f"{part}_x"][:, None],   # (N, 1, 28, 28)
+                               arrays[f"{part}_y"], n)
                  for part, n in (("train", n_train), ("test", n_test)))
-
-
-def _dataset(name, part, x, y, n):
-    if n is not None and not 1 <= n <= len(x):
-        raise ValueError(f"n_{part} must be in 1..{len(x)} for {name}, got {n}")
-    # Multiplied, not divided: to the last bit what Chainer's own loaders give.
-    images = x[:n, None].astype(np.float32) * np.float32(1 / 255)   # (N, 1, 28, 28)
-    return chainer.datasets.TupleDataset(images, y[:n].astype(np.int32))
 
 
 @functools.lru_cache
@@ -178,15 +174,3 @@ def _verify(path, sha256):
     if got != sha256:
         raise DataError(f"{path} is damaged: got {len(content):,} bytes with sha256 {got[:12]}..., "
                         f"expected {sha256[:12]}.... Restore the file or reinstall the package.")
-
-
-def _save_npz(path, **arrays):
-    """Write an npz whole or not at all."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.NamedTemporaryFile(dir=path.parent, suffix=".tmp", delete=False) as file:
-        try:
-            np.savez_compressed(file, **arrays)
-        except BaseException:
-            os.unlink(file.name)
-            raise
-    os.replace(file.name, path)
