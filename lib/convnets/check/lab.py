@@ -164,13 +164,10 @@ class Lab:
 
     def _note(self, event: Callable, *details) -> None:
         """Record an event where this session records at all; a lab works without."""
-        file = progress.session_path()
-        if file is None:
-            return
-        try:
-            event(file, self.name, *details)
-        except OSError:
-            return
+        # RuntimeError: there is no home folder.
+        with contextlib.suppress(OSError, RuntimeError):
+            if file := progress.session_path():
+                event(file, self.name, *details)
 
 
 @contextlib.contextmanager
