@@ -30,6 +30,12 @@ for (const script of document.querySelectorAll('script[type="application/vnd.jup
 
 // Code that scrolls can be reached by keyboard; the theme looks only once, when folded code has no width.
 const watcher = new ResizeObserver(entries => {
-  for (const {target} of entries) target.tabIndex = target.scrollWidth > target.clientWidth ? 0 : -1;
+  for (const {target: pre} of entries) {
+    const scrolls = pre.scrollWidth > pre.clientWidth || pre.scrollHeight > pre.clientHeight;
+    pre.tabIndex = scrolls ? 0 : -1;
+  }
 });
 for (const pre of document.querySelectorAll('.bd-article pre')) watcher.observe(pre);
+
+// The last line of a traceback says what went wrong.
+for (const pre of document.querySelectorAll('.traceback pre')) pre.scrollTop = pre.scrollHeight;
