@@ -3,6 +3,7 @@
 import chainer
 import chainer.functions as F
 import chainer.links as L
+import numpy as np
 from chainer import reporter
 
 
@@ -55,8 +56,15 @@ class Classifier(L.Classifier):
         -------
         chainer.Variable
             A scalar.
+
+        Raises
+        ------
+        ValueError
+            If a label is not one of the model's classes (checked on the CPU only, where
+            it costs nothing).
         """
         self.y = getattr(self.predictor, "logits", self.predictor)(x)
+        _check_labels(t, n_class=self.y.shape[1])
         self.loss = self._loss(self.y, t)
         reporter.report({"loss": self.loss}, self)
         if self.compute_accuracy:
@@ -71,6 +79,14 @@ class Classifier(L.Classifier):
         if not (self.label_smoothing and chainer.config.train):
             return loss
         return (1 - self.label_smoothing) * loss + self.label_smoothing * _uniform_loss(y, t)
+
+
+def _check_labels(t, n_class):
+    t = chainer.as_array(t)
+    if isinstance(t, np.ndarray) and t.size and not (t.min() >= -1 and t.max() < n_class):
+        raise ValueError(f"labels must lie in 0..{n_class - 1}, one for each of the model's "
+                         f"{n_class} classes (-1 to ignore), got {t.min()}..{t.max()}. "
+                         f"Build the model with n_class={max(t.max() + 1, 1)}, or mend the labels.")
 
 
 def _uniform_loss(y, t):

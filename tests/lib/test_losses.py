@@ -105,3 +105,12 @@ def test_bad_options(bad, model):
 def test_top_k_beyond_the_classes():
     with pytest.raises(ValueError, match=r"1\.\.10"):
         top_k_accuracy(np.zeros((2, 10)), np.zeros(2, int), 11)
+
+
+@pytest.mark.parametrize(("label", "message"), [
+    (10, r"0\.\.9, .* 10 classes .* got 0\.\.10\. .*n_class=11"), (-2, r"got -2\.\.0")])
+def test_labels_beyond_the_classes(label, message, model, batch):
+    t = np.zeros(16, np.int32)
+    t[3] = label
+    with pytest.raises(ValueError, match=message):
+        Classifier(model)(batch[0], t)

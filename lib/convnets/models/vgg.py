@@ -121,12 +121,7 @@ def _blocks(config):
 class VGG16(VGG):
     """VGG with 13 convolutions and 3 linear layers, 138,357,544 parameters for 1000 classes.
 
-    Parameters
-    ----------
-    n_class : int
-        Number of classes.
-    in_shape : tuple of int
-        (C, H, W) of the images.
+    The parameters are `VGG`'s.
     """
 
     def __init__(self, n_class=1000, in_shape=(3, 224, 224)):
@@ -136,12 +131,7 @@ class VGG16(VGG):
 class VGG19(VGG):
     """VGG with 16 convolutions and 3 linear layers, 143,667,240 parameters for 1000 classes.
 
-    Parameters
-    ----------
-    n_class : int
-        Number of classes.
-    in_shape : tuple of int
-        (C, H, W) of the images.
+    The parameters are `VGG`'s.
     """
 
     def __init__(self, n_class=1000, in_shape=(3, 224, 224)):
@@ -151,12 +141,7 @@ class VGG19(VGG):
 class VGGSmall(VGG):
     """Two blocks and 128 hidden units, for 28x28 or 32x32 images.
 
-    Parameters
-    ----------
-    n_class : int
-        Number of classes.
-    in_shape : tuple of int
-        (C, H, W) of the images.
+    The parameters are `VGG`'s.
     """
 
     def __init__(self, n_class=10, in_shape=(1, 28, 28)):
