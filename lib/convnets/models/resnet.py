@@ -1,4 +1,4 @@
-"""Residual networks (He et al. 2016, arXiv:1512.03385): ImageNet's of table 1, CIFAR-10's of 4.2."""
+"""Residual networks of He et al. 2016 (arXiv:1512.03385): table 1 for ImageNet, 4.2 for CIFAR-10."""
 
 from itertools import pairwise
 
