@@ -55,20 +55,23 @@ def run(command):
     return Result(passed=int(status == 0), failed=int(status != 0))
 
 
-def pytest(*args, capture=False):
-    """Run pytest and count its tests; a pytest that could not start counts as one failure."""
+def pytest(*args, heading=""):
+    """Run pytest and count its tests; one that could not start counts as a failure.
+
+    With a heading, what it says is kept until it is done and printed below the heading.
+    """
     with tempfile.TemporaryDirectory() as folder:
         report = Path(folder) / "report.xml"
         done = subprocess.run(
             [*PYTEST, f"--junit-xml={report}", *args],
             cwd=ROOT,
-            stdout=subprocess.PIPE if capture else None,
-            stderr=subprocess.STDOUT if capture else None,
+            stdout=subprocess.PIPE if heading else None,
+            stderr=subprocess.STDOUT if heading else None,
             text=True,
         )
         result = count(report)
-    if capture:
-        print(done.stdout, flush=True)
+    if heading:
+        print(f"{heading}\n{done.stdout}", flush=True)
     if done.returncode not in (0, 5) and not result.failed:  # 5: no tests here
         result += Result(failed=1)
     return result
@@ -98,29 +101,39 @@ def book():
     return run([sys.executable, "book/_tools/build.py"])
 
 
+def two_at_a_time(runs):
+    """Run pytest for each {name: arguments}; what one says is printed as a whole."""
+
+    with ThreadPoolExecutor(2) as pool:
+        done = {name: pool.submit(pytest, *args, heading=name) for name, args in runs.items()}
+    return {name: future.result() for name, future in done.items()}
+
+
 def stored_outputs():
-    """Run all notebooks and compare what they print with what is stored, two at a time."""
+    """Run all notebooks and compare what they print with what is stored."""
     notebooks.set_environment()
     # The largest first, so that the last one to finish is short.
     paths = sorted(notebooks.find(), key=lambda path: -path.stat().st_size)
-    with ThreadPoolExecutor(2) as pool:
-        results = list(pool.map(compare, paths))
-    differ = [path for path, result in zip(paths, results, strict=True) if result.failed]
-    for path in differ:
-        print(f"DIFFERS: {path.relative_to(ROOT)}  (after a wanted change: make notebooks)")
-    return sum(results, Result())
-
-
-def compare(path):
-    """Compare one notebook; what it says is printed as a whole."""
-    return pytest(*NBVAL, str(path.relative_to(ROOT)), capture=True)
+    names = [str(path.relative_to(ROOT)) for path in paths]
+    results = two_at_a_time({name: [*NBVAL, name] for name in names})
+    for name, result in results.items():
+        if result.failed:
+            print(f"DIFFERS: {name}  (after a wanted change: make notebooks)")
+    return sum(results.values(), Result())
 
 
 def site():
     if not (ROOT / "_build/html/index.html").exists():
         print("There is no book to open: the build failed, or the step `book` was not run.")
         return Result(failed=1)
-    return pytest("tests/site", "--durations=5")
+    pages, everything = "tests/site/test_pages.py", "tests/site"
+    results = two_at_a_time(
+        {
+            "every page: errors, requests, axe, width": [pages, "--durations=3"],
+            "links, features, figures": [everything, f"--ignore={pages}", "--durations=3"],
+        }
+    )
+    return sum(results.values(), Result())
 
 
 STEPS = {

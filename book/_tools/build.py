@@ -82,30 +82,35 @@ def write_front_door(root, out):
 
 def build(root, fresh=False):
     """Build unless nothing changed since the last good build; return the exit status."""
-    build_dir, out = root / "_build", root / "_build/html"
-    stamp = build_dir / "book.stamp"
+    build_dir = root / "_build"
+    stamp, out = build_dir / "book.stamp", build_dir / "html"
     frame, content = digest(root, FRAME), digest(root, SOURCES)
     if not fresh and read(stamp) == [frame, content] and (out / "index.html").exists():
         print("Nothing changed since the last build.")
         return 0
     if fresh or read(stamp)[0] != frame:
-        forget(build_dir)
-    stamp.unlink(missing_ok=True)
-    result, said = sphinx(root, out)
+        remove(build_dir / ".doctrees")
+    # Beside the old book, so that somebody who reads it never sees half a new one.
+    new = build_dir / "html.new"
+    remove(new, stamp)
+    result, said = sphinx(root, new)
     if result != 0:
-        forget(build_dir)
+        # A page that was read before would not warn again.
+        remove(new, out, build_dir / ".doctrees")
         print(said, file=sys.stderr)
         print("The book was not built: mend what is said above.", file=sys.stderr)
         return 1
-    write_front_door(root, out)
+    write_front_door(root, new)
+    remove(out)
+    new.rename(out)
     stamp.write_text(f"{frame}\n{content}\n")
     return 0
 
 
-def forget(build_dir):
-    """Remove pages and the parsed sources: a page read before would not warn again."""
-    for name in ("html", ".doctrees"):
-        shutil.rmtree(build_dir / name, ignore_errors=True)
+def remove(*paths):
+    """Remove files and folders, also those that are not there."""
+    for path in paths:
+        shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
 
 
 def main(argv=None):
