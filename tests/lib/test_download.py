@@ -364,6 +364,9 @@ def test_npm(npm, path, capsys):
     npm("assert sys.argv[1:] == ['pack', 'some-package@1.2.3', '--ignore-scripts', "
         "'--fetch-retries=0']",
         "open('some-package-1.2.3.tgz', 'wb').write(whole)")
+    left_by_a_killed_process = path.with_name("file.bin.npm")
+    left_by_a_killed_process.mkdir(parents=True)
+    (left_by_a_killed_process / "old.tgz").write_bytes(WHOLE[:HALF])
     assert pack(path) == path
     assert path.read_bytes() == WHOLE
     assert capsys.readouterr().err == "npm pack some-package@1.2.3 (1 MB)\n"
