@@ -18,7 +18,15 @@ import yaml
 
 ROOT = Path(__file__).resolve().parents[2]
 # What a page is made of; lib is read for the docstrings.
-SOURCES = ("_config.yml", "_toc.yml", "requirements.txt", "book/**/*", "labs/**/*", "lib/**/*.py")
+SOURCES = (
+    "_config.yml",
+    "_toc.yml",
+    "requirements.txt",
+    "book/**/*",
+    "labs/**/*.md",
+    "labs/*/*.ipynb",
+    "lib/**/*.py",
+)
 # A change to one of these changes every page.
 FRAME = ("_config.yml", "_toc.yml", "requirements.txt", "book/_tools/*.py", "book/references.bib")
 IGNORED = {"__pycache__", ".ipynb_checkpoints"}
