@@ -1,5 +1,7 @@
 """Checks of lab 2, LeNet5 as a Chain: its shapes, parameters, layers, forward and use."""
 
+import functools
+
 from convnets.check import (
     Case,
     Finding,
@@ -233,6 +235,9 @@ def traits(network):
                     for fact in about(link) - about(link_of(name))}
 
 
+stored_traits = functools.cache(traits)   # of the wrong answers, which do not change
+
+
 def link_of(name):
     """LeNet5's own link of that name; a link that nothing equals for another name."""
     link, *arguments = TABLE.get(name, (L.Bias, 1, (1,)))
@@ -256,8 +261,9 @@ def fill(link):
 def known_layers(network):
     """The cause of the stored mistake that explains most of what differs, or ''."""
     found = traits(network)
-    fitting = [m for m in lab.mistakes["layers"] if traits(m.answer) <= found]
-    return max(fitting, key=lambda m: len(traits(m.answer)), default=Mistake("", "", None)).cause
+    fitting = [m for m in lab.mistakes["layers"] if stored_traits(m.answer) <= found]
+    return max(fitting, key=lambda m: len(stored_traits(m.answer)),
+               default=Mistake("", "", None)).cause
 
 
 def builds(network):
@@ -420,12 +426,19 @@ def equal(a, b):
     return same(a, b)
 
 
+def outputs(network):
+    """The results in both modes."""
+    return [output(filled(network), train) for train in (True, False)]
+
+
+stored_outputs = functools.cache(outputs)   # of the wrong answers, which do not change
+
+
 def known_forward(network):
     """The cause of the stored mistake with the same results in both modes, or ''."""
-    got = [output(filled(network), train) for train in (True, False)]
+    got = outputs(network)
     return next((m.cause for m in lab.mistakes["forward"]
-                 if all(equal(g, output(filled(m.answer), train))
-                        for g, train in zip(got, (True, False), strict=True))), "")
+                 if all(map(equal, got, stored_outputs(m.answer)))), "")
 
 
 def ready(network):

@@ -194,7 +194,8 @@ def run(exercise: str, stages: Iterable[tuple[str, Callable[[], None]]]) -> Repo
 
 def _row(label: str, text: str) -> str:
     """One labelled row of the text form; further lines align under the first."""
-    lines = text.split("\n") if "\n" in text else textwrap.wrap(text, 85, break_long_words=False)
+    lines = text.split("\n") if "\n" in text else textwrap.wrap(
+        text, 85, break_long_words=False, break_on_hyphens=False)
     return f"  {label:<13}" + f"\n{'':15}".join(lines)
 
 
