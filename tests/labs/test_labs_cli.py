@@ -106,6 +106,12 @@ def test_hints_in_a_notebook_count_for_themselves(root):
     assert lab.solution("conv_plane")._repr_markdown_().startswith("```python\n")
 
 
+def test_hints_without_the_file_they_are_in(root, capsys):
+    (root / "01_convolution" / "solution.ipynb").unlink()
+    assert run("hint", "1", "conv2d") == 1
+    assert "hints and solutions are read from it" in capsys.readouterr().err
+
+
 def test_cells_wait_for_answers(root, capsys):
     lab = labs.load(root / "01_convolution")
     assert not lab.solved("output_size", "conv2d")

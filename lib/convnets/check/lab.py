@@ -104,7 +104,11 @@ class Lab:
         FileNotFoundError
             If ``solution.ipynb`` is not beside ``checks.py``.
         """
-        cells = json.loads((self.folder / "solution.ipynb").read_text("utf-8"))["cells"]
+        path = self.folder / "solution.ipynb"
+        if not path.is_file():
+            raise FileNotFoundError(f"{path} is not there: hints and solutions are read from it. "
+                                    f"Put it beside checks.py; `convnets labs build` makes it.")
+        cells = json.loads(path.read_text("utf-8"))["cells"]
         return {data["name"]: Exercise(**{**data, "hints": tuple(data["hints"])},
                                        solution=unmarked("".join(cell["source"])))
                 for cell in cells for data in cell["metadata"].get("exercises", ())}
