@@ -4,7 +4,6 @@ import argparse
 import importlib
 import shlex
 import sys
-import zipfile
 from pathlib import Path
 
 import rechainer  # noqa: F401  must come before chainer
@@ -13,6 +12,7 @@ import chainer  # isort: skip
 import numpy as np
 
 from . import data, inspect, models, results, training
+from .data.common import read_npz
 
 COMMANDS = ("labs",)  # further commands, each in the module of its name
 
@@ -148,11 +148,7 @@ def load_npz(path, model):
     ValueError
         If the file is damaged, or its names and shapes are not the model's.
     """
-    try:
-        with np.load(path, allow_pickle=False) as file:
-            arrays = {name: file[name] for name in file.files}
-    except (ValueError, EOFError, AttributeError, zipfile.BadZipFile) as e:
-        raise ValueError(f"{path} is not a whole npz file: {e}") from e
+    arrays = read_npz(path)
     got = {name: array.shape for name, array in arrays.items()}
     expected = {name.lstrip("/"): p.shape for name, p in model.namedparams()}
     wrong = [f"{name} is {got.get(name, 'missing')}, expected {expected.get(name, 'nothing')}"

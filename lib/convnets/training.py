@@ -3,7 +3,6 @@
 import json
 import math
 import shutil
-import zipfile
 from pathlib import Path
 
 import chainer
@@ -11,6 +10,7 @@ import numpy as np
 from chainer.training import Extension, Trainer, extensions, updaters
 from tqdm import tqdm
 
+from .data.common import read_npz
 from .losses import Classifier
 
 # name: (constructor, the attribute that holds the learning rate)
@@ -276,11 +276,9 @@ def _clear_leftovers(out):
 def _load_snapshot(path, run, options):
     """Load a snapshot into a trainer; change nothing unless it is whole and fits."""
     try:
-        # Never a pickle: a snapshot may come from someone else.
-        with np.load(path, allow_pickle=False) as file:
-            arrays = {name: file[name] for name in file.files}
+        arrays = read_npz(path)
         stored = json.loads(str(arrays[OPTIONS_KEY]))
-    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as e:
+    except (ValueError, KeyError) as e:
         raise ResumeError(f"{path} is not a whole snapshot of a run ({e}). Delete it to continue "
                           f"from the one before it.") from e
     differing = [key for key in options if stored.get(key) != options[key]]

@@ -187,7 +187,7 @@ class Source(NamedTuple):
 
 SOURCES = (
     # The author's page states md5 c32a1d4ab5d03f1284b67883e8d87530 for this archive; size
-    # and sha256 are as TensorFlow Datasets and others record them beside that md5.
+    # and sha256 are as independent public records give them beside that md5.
     Source("cifar-10-binary.tar.gz", 170_052_171,
            "c4a38c50a1bc5f3a1c5537f2155ab9d68f9f25eb1ed8d9ddda3db29a59bca1dd",
            fetch, "https://www.cs.toronto.edu/~kriz/cifar-10-binary.tar.gz", _read_bin_archive),

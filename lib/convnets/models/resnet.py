@@ -1,4 +1,4 @@
-"""Residual networks of He et al. 2016 (arXiv:1512.03385): table 1 for ImageNet, 4.2 for CIFAR-10."""
+"""Residual networks (He et al. 2016, arXiv:1512.03385): table 1 for ImageNet, 4.2 for CIFAR."""
 
 from itertools import pairwise
 
