@@ -180,18 +180,26 @@ def copied(folder, tmp_path):
                            ignore=shutil.ignore_patterns("__pycache__"))
 
 
+def files(folder):
+    """Names of all files below a folder, without compiled modules."""
+    return {str(p) for p in folder.rglob("*") if "__pycache__" not in p.parts}
+
+
 def test_the_blank_lab_runs_and_nothing_is_attempted(copied):
     path = copied / "lab.ipynb"
     nbformat.write(master.build(copied / "master.md")["lab.ipynb"], path)
+    before = files(copied)
     reports, trouble = labs.run(path, timeout=300)
+    assert files(copied) == before
     assert trouble == ""
     assert {r["status"] for r in reports.values()} == {"not attempted"}
     assert list(reports) == list(labs.load(copied).checks)
 
 
 def test_the_solution_is_all_green(copied):
-    path = copied / "solution.ipynb"
+    path, before = copied / "solution.ipynb", files(copied)
     reports, trouble = labs.run(path, timeout=300)
+    assert files(copied) == before
     assert trouble == ""
     assert {r["status"] for r in reports.values()} == {"passed"}
     assert list(reports) == list(labs.load(copied).checks)
