@@ -171,7 +171,7 @@ def main(argv=None):
     for name, (result, seconds) in done.items():
         print(f"{'FAILED' if result.failed else 'ok':7} {name:10} {seconds:5.0f} s  {result}")
     total = sum((result for result, _ in done.values()), Result())
-    for note in total.notes:
+    for note in dict.fromkeys(total.notes):
         print(f"SKIPPED: {note}")
     if any("Chromium" in note for note in total.notes):
         print("!!! THE PAGES WERE NOT OPENED IN A BROWSER: install Chromium to check them. !!!")
