@@ -16,9 +16,17 @@ from .data.common import read_npz
 
 COMMANDS = ("labs",)  # further commands, each in the module of its name
 
-MODELS = {"lenet5" if form == "chain" else f"lenet5-{form}": build
-          for form, build in models.FORMS.items()}
-DATA = {"mnist": data.mnist, "fashion_mnist": data.fashion_mnist}
+# Networks for the small images of `DATA`, with ten classes, and those for ImageNet.
+SMALL = {"lenet5" if form == "chain" else f"lenet5-{form}": build
+         for form, build in models.FORMS.items()}
+SMALL["vgg-small"] = models.VGGSmall
+SMALL.update((f"{kind}{depth}", getattr(models, f"{name}{depth}"))
+             for kind, name in (("resnet", "ResNet"), ("plain", "Plain"))
+             for depth in (20, 32, 44, 56, 110))
+LARGE = {"vgg16": models.VGG16, "vgg19": models.VGG19, "resnet50": models.ResNet50,
+         "resnet101": models.ResNet101, "resnet152": models.ResNet152}
+LENET5 = [name for name in SMALL if name.startswith("lenet5")]
+DATA = {"mnist": data.mnist, "fashion_mnist": data.fashion_mnist, "cifar10": data.cifar10}
 FETCH = {"cifar10": data.fetch_cifar10}
 
 # What a wrong input may raise; anything else is a defect and keeps its traceback.
@@ -54,7 +62,7 @@ def build_parser():
 def _add_train(commands):
     p = commands.add_parser("train", help="train a model and log its test accuracy",
                             formatter_class=argparse.ArgumentDefaultsHelpFormatter)
-    p.add_argument("model", choices=MODELS)
+    p.add_argument("model", choices=SMALL, metavar="MODEL", help=f"one of {', '.join(SMALL)}")
     p.add_argument("--data", choices=DATA, default="mnist")
     p.add_argument("--n-train", type=int, help="use only the first so many examples")
     p.add_argument("--n-test", type=int, help="use only the first so many test examples")
@@ -62,10 +70,13 @@ def _add_train(commands):
     p.add_argument("--batch", type=int, default=128)
     p.add_argument("--optimizer", choices=training.OPTIMIZERS, default="adam")
     p.add_argument("--lr", type=float, default=0.004, help="learning rate at the start")
+    p.add_argument("--weight-decay", type=float, default=0.0)
     p.add_argument("--schedule", choices=[s for s in training.SCHEDULES if s],
                    help="how the learning rate falls")
     p.add_argument("--shift", type=int, default=0,
                    help="move each minibatch by up to so many pixels at random")
+    p.add_argument("--augment", action="store_true",
+                   help="pad by 4, crop at random, mirror half of the images")
     p.add_argument("--seed", type=int, default=0)
     p.add_argument("--device", default="@numpy", help="such as @numpy or @cupy:0")
     p.add_argument("--out", type=Path, help="folder for log, snapshots and model.npz")
@@ -77,9 +88,12 @@ def _add_train(commands):
 
 def _train(args):
     np.random.seed(args.seed)
-    model = MODELS[args.model]()
+    model = SMALL[args.model]()
     train_set, test_set = DATA[args.data](args.n_train, args.n_test)
-    names = ("epochs", "batch", "optimizer", "lr", "schedule", "shift")
+    model.check_input(train_set[:1][0][0][None])
+    if args.augment:
+        train_set = data.augment(train_set)
+    names = ("epochs", "batch", "optimizer", "lr", "weight_decay", "schedule", "shift")
     options = {name: getattr(args, name) for name in names}
     run = training.trainer(model, train_set, test_set, **options, seed=args.seed, out=args.out,
                            resume=args.resume, progress=not args.quiet, device=args.device)
@@ -93,7 +107,8 @@ def _train(args):
         _save_npz(args.out / "model.npz", model)
     if args.record:
         results.record(args.record, command=args.command_line, seed=args.seed, curve=log,
-                       options={"model": args.model, "data": args.data, **options},
+                       options={"model": args.model, "data": args.data,
+                                "augment": args.augment, **options},
                        device=args.device)
 
 
@@ -111,7 +126,7 @@ def _add_predict(commands):
     p.add_argument("image", type=Path, help="a 28 x 28 image: white digit on black, as in MNIST")
     p.add_argument("--weights", type=Path, required=True,
                    help="model.npz, as `convnets train --out` writes it")
-    p.add_argument("--model", choices=MODELS, default="lenet5")
+    p.add_argument("--model", choices=LENET5, default="lenet5")
     p.add_argument("--invert", action="store_true", help="the digit is dark on white")
     p.add_argument("--top", type=int, default=3, help="how many classes to list")
     p.set_defaults(run=_predict)
@@ -123,7 +138,7 @@ def _predict(args):
         raise ValueError(f"{args.image} does not exist")
     with Image.open(args.image) as image:
         pixels = np.asarray(image.convert("L"))
-    model = load_npz(args.weights, MODELS[args.model]())
+    model = load_npz(args.weights, SMALL[args.model]())
     (probabilities,) = model.predict(255 - pixels if args.invert else pixels)
     for digit in probabilities.argsort()[::-1][:args.top]:
         print(f"{digit}  {probabilities[digit]:.4f}")
@@ -162,13 +177,14 @@ def load_npz(path, model):
 
 def _add_summary(commands):
     p = commands.add_parser("summary", help="list a model's layers, shapes, parameters, MACs")
-    p.add_argument("model", choices=MODELS)
+    known = SMALL | LARGE
+    p.add_argument("model", choices=known, metavar="MODEL", help=f"one of {', '.join(known)}")
     p.add_argument("--batch", type=int, default=1, help="images in the minibatch, N")
     p.set_defaults(run=_summary)
 
 
 def _summary(args):
-    model = MODELS[args.model]()
+    model = (SMALL | LARGE)[args.model]()
     print(inspect.summary(model, (args.batch, *model.in_shape)))
 
 

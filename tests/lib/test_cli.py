@@ -83,6 +83,8 @@ def test_predict_of_a_dark_digit(weights, digit, tmp_path, capsys):
     (["predict", "DIGIT", "--weights", "HALF"], ["half.npz", "not a whole npz"]),
     (["predict", "DIGIT", "--weights", "WEIGHTS", "--model", "lenet5-chainlist"],
      ["model.npz", "LeNet5ChainList", "0/W is missing, expected (6, 1, 5, 5)"]),
+    (["train", "resnet20", *TRAIN[2:]], ["ResNet20 takes", "(N, 3, H, W)", "(1, 1, 28, 28)"]),
+    ([*TRAIN, "--weight-decay", "-1"], ["weight_decay", "negative", "-1"]),
     ([*TRAIN, "--batch", "0"], ["batch", "at least 1", "got 0"]),
     ([*TRAIN, "--n-train", "70000"], ["1..60000", "got 70000"]),
     ([*TRAIN, "--resume"], ["--out"]),
@@ -125,9 +127,23 @@ def test_unknown_words_list_the_known_ones(argv, capsys):
     assert "lenet5-sequential" in error or "required" in error
 
 
-def test_summary(capsys):
-    cli.main(["summary", "lenet5", "--batch", "2"])
-    assert "563,280" in capsys.readouterr().out
+@pytest.mark.parametrize(("argv", "total"), [
+    (["lenet5", "--batch", "2"], "563,280"), (["resnet20"], "269,722"),
+    (["plain56"], "853,018"), (["resnet50"], "25,557,032")])
+def test_summary(argv, total, capsys):
+    cli.main(["summary", *argv])
+    assert total in capsys.readouterr().out
+
+
+def test_train_of_a_small_vgg_with_crops_and_mirrors(tmp_path, capsys):
+    argv = ["train", "vgg-small", "--data", "fashion_mnist", "--augment", "--n-train", "64",
+            "--n-test", "50", "--epochs", "1", "--batch", "32", "--quiet",
+            "--optimizer", "momentum", "--lr", "0.01", "--weight-decay", "1e-4",
+            "--schedule", "step", "--record", str(tmp_path / "run.json")]
+    assert cli.main(argv) == 0, capsys.readouterr().err
+    options = results.load(tmp_path / "run.json")["options"]
+    assert options["augment"] is True
+    assert (options["weight_decay"], options["schedule"]) == (1e-4, "step")
 
 
 def test_data_checks_and_installs(tmp_path, monkeypatch, capsys):

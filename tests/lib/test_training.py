@@ -79,6 +79,24 @@ def test_cosine_schedule_ends_near_zero():
     assert rates == pytest.approx(expected)
 
 
+def test_step_schedule_and_weight_decay_are_those_of_a_loop_by_hand():
+    ours, theirs = lenet5(), lenet5()
+    options = {"optimizer": "momentum", "lr": 0.1, "weight_decay": 0.01, "schedule": "step"}
+    run = convnets.train(ours, *small(), epochs=4, batch=300, **options)
+    target = losses.Classifier(theirs)
+    rule = chainer.optimizers.MomentumSGD(lr=0.1).setup(target)
+    rule.add_hook(chainer.optimizer_hooks.WeightDecay(0.01))
+    np.random.seed(0)
+    x, t = chainer.dataset.concat_examples(small()[0][:])
+    rates = (0.1, 0.1, 0.01, 0.001)
+    for rate in rates:
+        order = np.random.permutation(300)
+        rule.lr = rate
+        rule.update(target, x[order], t[order])
+    assert same(arrays(ours), arrays(theirs))
+    assert [e["lr"] for e in history(run)] == pytest.approx(rates)
+
+
 @pytest.mark.parametrize(("dy", "dx"), [(0, 0), (2, -1), (-2, 2), (0, 1), (-1, 0)])
 def test_shift_moves_images_and_fills_with_zeros(dy, dx):
     x = np.random.RandomState(0).rand(2, 1, 6, 5)
