@@ -22,6 +22,8 @@ KINDS = {
     "LinearFunction": "linear",
     "MaxPoolingND": "max pooling",
     "AveragePoolingND": "average pooling",
+    "MaxPooling2D": "max pooling",
+    "AveragePooling2D": "average pooling",
     "BatchNormalization": "batch normalization",
     "FixedBatchNormalization": "batch normalization",
     "Sigmoid": "sigmoid",
@@ -159,6 +161,61 @@ def summary(model, shape):
     ValueError
         If `shape` does not have three or four axes.
     """
+    twin, y = _trace(model, shape)
+    return Summary(type(model).__name__, _rows(y, twin))
+
+
+def receptive_fields(model, shape):
+    """Return how many input pixels, in height, one value behind each layer depends on.
+
+    Parameters
+    ----------
+    model : chainer.Link
+        Called through its ``logits`` where it has them, else as it is.
+    shape : tuple of int
+        (N, C, H, W), or (C, H, W) for a single image.
+
+    Returns
+    -------
+    list of (str, str, int, int)
+        For each convolution and pooling, in the order of computation: the link's name or the
+        empty string, the kind, the receptive field and the distance of two neighbours' fields,
+        both in input pixels. Padding is not cut off, so a field may be larger than the image.
+        Where branches meet, the larger field counts.
+
+    Raises
+    ------
+    ValueError
+        If `shape` does not have three or four axes.
+    """
+    twin, y = _trace(model, shape)
+    owners = _owners(twin)
+    fields, rows = {}, []              # id of a variable: (field, distance)
+    for node in _functions(y):
+        field, distance = max(fields.get(id(v), (1, 1)) for v in node.inputs
+                               if id(v) not in owners)
+        if (window := _window(node)) is not None:
+            reach, stride = window
+            field, distance = field + reach * distance, distance * stride
+            name = next((owners[id(v)] for v in node.inputs if id(v) in owners), "")
+            rows.append((name, KINDS.get(node.label, node.label), field, distance))
+        fields.update((id(out()), (field, distance)) for out in node.outputs if out() is not None)
+    return rows
+
+
+def _window(node):
+    """Return (reach, stride) of a function with a sliding window, in height; else None."""
+    if node.label == "Convolution2DFunction":
+        return (node.inputs[1].shape[2] - 1) * node.dy, node.sy
+    if node.label in ("MaxPooling2D", "AveragePooling2D"):
+        return node.kh - 1, node.sy
+    if node.label in ("MaxPoolingND", "AveragePoolingND"):
+        return node.ksize[0] - 1, node.stride[0]
+    return None
+
+
+def _trace(model, shape):
+    """Run a copy of the model in train mode on zeros; return the copy and its output."""
     if len(shape) not in (3, 4):
         raise ValueError(f"shape must be (N, C, H, W) or (C, H, W), got {tuple(shape)}")
     x = np.zeros(shape if len(shape) == 4 else (1, *shape), np.float32)
@@ -166,14 +223,18 @@ def summary(model, shape):
     state = np.random.get_state()
     try:
         with chainer.using_config("train", True), chainer.using_config("enable_backprop", True):
-            y = getattr(twin, "logits", twin)(twin.device.send(x))
+            return twin, getattr(twin, "logits", twin)(twin.device.send(x))
     finally:
         np.random.set_state(state)
-    return Summary(type(model).__name__, _rows(y, twin))
+
+
+def _owners(model):
+    """Return the path of the link that holds each parameter, by the id of its graph node."""
+    return {id(p.node): path.rsplit("/", 1)[0].lstrip("/") for path, p in model.namedparams()}
 
 
 def _rows(y, model):
-    owners = {id(p.node): path.rsplit("/", 1)[0].lstrip("/") for path, p in model.namedparams()}
+    owners = _owners(model)
     seen = set()
     rows = []
     for node in _functions(y):

@@ -3,7 +3,7 @@
 import html.parser
 
 from convnets import models
-from convnets.inspect import summary
+from convnets.inspect import receptive_fields, summary
 
 import chainer
 import chainer.functions as F
@@ -93,3 +93,38 @@ def test_html_is_well_formed_and_the_same_twice():
 def test_bad_shape():
     with pytest.raises(ValueError, match=r"\(28, 28\)"):
         summary(models.LeNet5(), (28, 28))
+
+
+def test_receptive_fields_of_lenet5():
+    rows = receptive_fields(models.LeNet5(), (1, 28, 28))
+    assert [(name, field, distance) for name, _, field, distance in rows] == [
+        ("conv1", 5, 1), ("", 6, 2), ("conv2", 14, 2), ("", 16, 4), ("conv3", 28, 4)]
+
+
+@pytest.mark.parametrize(("model", "name", "field"), [
+    (models.VGG("vgg16", 10, (3, 32, 32), 8), "4/conv3", 196),    # as Araujo et al. 2019 have it
+    (models.ResNet50(10, stem_pool="caffe"), "res5/2/conv1x1c", 483),
+    (models.ResNet50(10, stem_pool="caffe", stride_in="3x3"), "res5/2/conv1x1c", 427)])
+def test_receptive_fields_of_published_networks(model, name, field):
+    rows = receptive_fields(model, (2, 3, 32, 32))
+    assert {n: f for n, _, f, _ in rows}[name] == field
+
+
+def test_receptive_field_is_where_the_gradient_is_not_zero():
+    class Net(chainer.Chain):
+        def __init__(self):
+            super().__init__()
+            with self.init_scope():
+                self.a = L.Convolution2D(1, 1, 3, pad=1, initialW=1)
+                self.b = L.Convolution2D(1, 1, 3, stride=2, pad=1, initialW=1)
+                self.c = L.DilatedConvolution2D(1, 1, 3, pad=2, dilate=2, initialW=1)
+
+        def forward(self, x):
+            h = self.a(x)
+            return self.c(F.average_pooling_2d(self.b(h + x), 2, 2))
+    net, x = Net(), chainer.Variable(np.zeros((1, 1, 64, 64), np.float32))
+    F.sum(net(x)[:, :, 8, 8]).backward()
+    rows_with_gradient = np.flatnonzero(x.grad[0, 0].any(axis=1))
+    *_, (_, _, field, distance) = receptive_fields(net, (1, 64, 64))
+    assert field == rows_with_gradient[-1] - rows_with_gradient[0] + 1
+    assert distance == 4
