@@ -94,7 +94,7 @@ def lint():
 
 
 def library():
-    return pytest("tests/lib", "tests/labs", "--durations=5")
+    return pytest("tests/lib", "tests/labs", "tests/notebooks", "--durations=5")
 
 
 def book():
