@@ -72,9 +72,9 @@ def test_widget_names_are_numbers_in_the_order_of_creation():
 def test_cells_keep_their_names_and_get_distinct_ones():
     cells = [cell("a"), cell("a"), cell("a")]
     cells[0]["id"] = "kept"
+    notebook = new_notebook(cells=cells)
     for other in cells[1:]:
         del other["id"]
-    notebook = new_notebook(cells=cells)
     notebooks.set_cell_ids(notebook)
     names = [c.id for c in notebook.cells]
     assert names[0] == "kept" and len(set(names)) == 3
