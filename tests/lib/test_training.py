@@ -128,7 +128,7 @@ def test_resume_after_each_epoch_is_bit_exact(tmp_path):
 
 
 @pytest.mark.slow
-def test_killed_ten_times_it_ends_with_the_same_parameters_and_log(tmp_path):
+def test_killed_up_to_ten_times_it_ends_with_the_same_parameters_and_log(tmp_path):
     options = ["--n-train", "1000", "--n-test", "200", "--epochs", "24", "--batch", "50",
                "--shift", "2", "--schedule", "cosine", "--seed", "3", "--quiet"]
     def command(out):
