@@ -12,7 +12,7 @@ import chainer  # isort: skip
 import numpy as np
 
 from . import data, inspect, models, results, training
-from .data.common import read_npz
+from .files import read_npz, written_whole
 
 COMMANDS = ("labs",)  # further commands, each in the module of its name
 
@@ -114,10 +114,8 @@ def _train(args):
 
 def _save_npz(path, model):
     """Write the weights whole or not at all."""
-    part = path.with_name(path.name + ".part")
-    with part.open("wb") as file:
+    with written_whole(path) as file:
         chainer.serializers.save_npz(file, model)
-    part.replace(path)
     print(f"weights: {path}")
 
 

@@ -10,6 +10,8 @@ from pathlib import Path
 import chainer
 import numpy as np
 
+from .files import written_whole
+
 KEYS = ("command", "date", "device", "versions", "seed", "options", "curve", "final")
 
 
@@ -45,11 +47,8 @@ def record(path, *, command, seed, options, curve, device="@numpy"):
         "curve": curve,
         "final": curve[-1],
     }
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(path.name + ".part")
-    part.write_text(json.dumps(run, indent=1) + "\n")
-    part.replace(path)
+    with written_whole(path) as file:
+        file.write(f"{json.dumps(run, indent=1)}\n".encode())
     return run
 
 

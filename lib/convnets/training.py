@@ -10,7 +10,7 @@ import numpy as np
 from chainer.training import Extension, Trainer, extensions, updaters
 from tqdm import tqdm
 
-from .data.common import read_npz
+from .files import read_npz
 from .losses import Classifier
 
 # name: (constructor, the attribute that holds the learning rate)

