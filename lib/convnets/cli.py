@@ -29,6 +29,10 @@ LENET5 = [name for name in SMALL if name.startswith("lenet5")]
 DATA = {"mnist": data.mnist, "fashion_mnist": data.fashion_mnist, "cifar10": data.cifar10}
 FETCH = {"cifar10": data.fetch_cifar10}
 
+# Of `convnets train`, handed to the trainer as they are.
+OPTIONS = ("epochs", "iterations", "every", "batch", "optimizer", "lr", "weight_decay", "schedule",
+           "shift")
+
 # What a wrong input may raise; anything else is a defect and keeps its traceback.
 INPUT_ERRORS = (ValueError, OSError, training.ResumeError, data.DataError)
 
@@ -67,6 +71,8 @@ def _add_train(commands):
     p.add_argument("--n-train", type=int, help="use only the first so many examples")
     p.add_argument("--n-test", type=int, help="use only the first so many test examples")
     p.add_argument("--epochs", type=int, default=10)
+    p.add_argument("--iterations", type=int, help="steps to take, instead of --epochs")
+    p.add_argument("--every", type=int, help="steps between two entries of the log")
     p.add_argument("--batch", type=int, default=128)
     p.add_argument("--optimizer", choices=training.OPTIMIZERS, default="adam")
     p.add_argument("--lr", type=float, default=0.004, help="learning rate at the start")
@@ -93,22 +99,23 @@ def _train(args):
     model.check_input(train_set[:1][0][0][None])
     if args.augment:
         train_set = data.augment(train_set)
-    names = ("epochs", "batch", "optimizer", "lr", "weight_decay", "schedule", "shift")
-    options = {name: getattr(args, name) for name in names}
+    options = {name: getattr(args, name) for name in OPTIONS}
     run = training.trainer(model, train_set, test_set, **options, seed=args.seed, out=args.out,
                            resume=args.resume, progress=not args.quiet, device=args.device)
     run.run()
     log = run.get_extension("LogReport").log
     for entry in log:
-        print(f"epoch {entry['epoch']:3d}  loss {entry['main/loss']:.4f}  "
+        place = (f"step {entry['iteration']:5d}" if args.every or args.iterations
+                 else f"epoch {entry['epoch']:3d}")
+        print(f"{place}  loss {entry['main/loss']:.4f}  "
               f"test loss {entry['validation/main/loss']:.4f}  "
               f"test accuracy {entry['validation/main/accuracy']:.4f}")
     if args.out:
         _save_npz(args.out / "model.npz", model)
     if args.record:
         results.record(args.record, command=args.command_line, seed=args.seed, curve=log,
-                       options={"model": args.model, "data": args.data,
-                                "augment": args.augment, **options},
+                       options={name: getattr(args, name) for name in
+                                ("model", "data", "n_train", "n_test", "augment")} | options,
                        device=args.device)
 
 

@@ -43,13 +43,13 @@ def train(model, train_set, test_set, **options):
     return run
 
 
-def trainer(model, train_set, test_set, *, epochs=10, batch=128, optimizer="adam", lr=0.004,
-            weight_decay=0.0, schedule=None, shift=0, seed=0, out=None, snapshot=True, resume=False,
-            progress=False, device="@numpy"):
+def trainer(model, train_set, test_set, *, epochs=10, iterations=None, every=None, batch=128,
+            optimizer="adam", lr=0.004, weight_decay=0.0, schedule=None, shift=0, seed=0, out=None,
+            snapshot=True, resume=False, progress=False, device="@numpy"):
     """Build a Chainer trainer with evaluation, log, snapshots and progress bar.
 
     A run that was killed at any moment continues with ``resume=True`` from its
-    newest snapshot, written at the end of each epoch, and ends with the same
+    newest snapshot, written with each entry of the log, and ends with the same
     parameters and the same log, bit for bit, as one that was not.
 
     Parameters
@@ -61,6 +61,11 @@ def trainer(model, train_set, test_set, *, epochs=10, batch=128, optimizer="adam
         Pairs of image (C, H, W) and label.
     epochs, batch : int
         Passes over `train_set`, and examples in a step.
+    iterations : int, optional
+        Steps to take, instead of `epochs` passes.
+    every : int, optional
+        Steps from one entry of the log to the next, each with an evaluation and a
+        snapshot. Default: all `iterations` where they are given, else one pass.
     optimizer : str
         ``"adam"``, ``"momentum"`` or ``"sgd"``.
     lr : float
@@ -78,7 +83,7 @@ def trainer(model, train_set, test_set, *, epochs=10, batch=128, optimizer="adam
     out : path, optional
         Folder for log and snapshots. Default: none are written.
     snapshot : bool
-        Write ``snapshot_<iteration>.npz`` after each epoch and keep two.
+        Write ``snapshot_<iteration>.npz`` with each entry of the log and keep two.
     resume : bool
         Continue from the newest snapshot in `out`, if there is one.
     progress : bool
@@ -99,13 +104,14 @@ def trainer(model, train_set, test_set, *, epochs=10, batch=128, optimizer="adam
         If `out` holds a run already and `resume` is off, or its newest snapshot
         is damaged or was made with another model, data or other options.
     """
-    _check_options(epochs, batch, optimizer, lr, weight_decay, schedule, shift)
+    _check_options(optimizer, schedule, lr, weight_decay, epochs=epochs, batch=batch, shift=shift,
+                   iterations=iterations, every=every)
     if resume and out is None:
         raise ValueError("resume=True (--resume) needs the folder of the run: out (--out)")
     options = {
-        "model": _signature(model), "train": len(train_set), "epochs": epochs, "batch": batch,
-        "optimizer": optimizer, "lr": lr, "weight_decay": weight_decay, "schedule": schedule,
-        "shift": shift, "seed": seed,
+        "model": _signature(model), "train": len(train_set), "epochs": epochs,
+        "iterations": iterations, "every": every, "batch": batch, "optimizer": optimizer, "lr": lr,
+        "weight_decay": weight_decay, "schedule": schedule, "shift": shift, "seed": seed,
     }
     found = _newest_snapshot(out) if out is not None else None
     if found and not resume:
@@ -123,16 +129,20 @@ def trainer(model, train_set, test_set, *, epochs=10, batch=128, optimizer="adam
     updater = updaters.StandardUpdater(
         chainer.iterators.SerialIterator(train_set, batch), rule,
         converter=_shifting_converter(shift), device=device)
-    result = Trainer(updater, (epochs, "epoch"), out=str(out or "."))
-    steps = math.ceil(epochs * len(train_set) / batch)
+    length = (iterations, "iteration") if iterations else (epochs, "epoch")
+    entry = (every or iterations, "iteration") if every or iterations else (1, "epoch")
+    result = Trainer(updater, length, out=str(out or "."))
+    steps = iterations or math.ceil(epochs * len(train_set) / batch)
     result.extend(LearningRate(rate_name, lr, SCHEDULES[schedule], steps))
     result.extend(RunState(options))
-    _extend_reports(result, target, test_set, device, log=out is not None, progress=progress)
+    _extend_reports(result, target, test_set, device, entry, log=out is not None)
+    if progress:
+        result.extend(ProgressBar(steps))
     if out is not None:
         _clear_leftovers(out)
         if snapshot:
             result.extend(extensions.snapshot(filename=SNAPSHOT, n_retains=2),
-                          trigger=(1, "epoch"))
+                          trigger=entry)
     if found:
         _load_snapshot(found, result, options)
     return result
@@ -201,15 +211,13 @@ class ProgressBar(Extension):
 
     trigger = (1, "iteration")
 
-    def __init__(self):
-        self.bar = None
+    def __init__(self, steps):
+        self.steps, self.bar = steps, None
 
     def __call__(self, trainer):
         updater = trainer.updater
         if self.bar is None:
-            total = math.ceil(trainer.stop_trigger.period
-                              * updater.iteration / max(updater.epoch_detail, 1e-9))
-            self.bar = tqdm(total=total, initial=updater.iteration - 1, unit="it")
+            self.bar = tqdm(total=self.steps, initial=updater.iteration - 1, unit="it")
         self.bar.update(updater.iteration - self.bar.n)
         self.bar.set_description(f"epoch {updater.epoch_detail:5.2f}", refresh=False)
         log = trainer.get_extension("LogReport").log
@@ -223,14 +231,23 @@ class ProgressBar(Extension):
             self.bar.close()
 
 
-def _check_options(epochs, batch, optimizer, lr, weight_decay, schedule, shift):
+LOWEST = {"epochs": 1, "iterations": 1, "every": 1, "batch": 1, "shift": 0}
+
+
+def _check_options(optimizer, schedule, lr, weight_decay, **whole):
     for name, value, known in (("optimizer", optimizer, OPTIMIZERS),
                                ("schedule", schedule, SCHEDULES)):
         if value not in known:
             raise ValueError(f"unknown {name} {value!r}; there are: {', '.join(map(str, known))}")
-    for name, value, low in (("epochs", epochs, 1), ("batch", batch, 1), ("shift", shift, 0)):
-        if value != int(value) or value < low:
-            raise ValueError(f"{name} must be a whole number of at least {low}, got {value}")
+    for name, value in whole.items():
+        if value is None and name in ("iterations", "every"):
+            continue
+        if value != int(value) or value < LOWEST[name]:
+            raise ValueError(f"{name} must be a whole number of at least {LOWEST[name]}, "
+                             f"got {value}")
+    if whole["iterations"] and whole["every"] and whole["iterations"] % whole["every"]:
+        raise ValueError(f"iterations must be a multiple of every, so that the last step is in "
+                         f"the log; got {whole['iterations']} and {whole['every']}")
     if not lr > 0:
         raise ValueError(f"lr must be above 0, got {lr}")
     if not weight_decay >= 0:
@@ -254,16 +271,14 @@ def _shifting_converter(limit):
     return convert
 
 
-def _extend_reports(run, target, test_set, device, log, progress):
+def _extend_reports(run, target, test_set, device, entry, log):
     test_iterator = chainer.iterators.SerialIterator(test_set, 500, repeat=False, shuffle=False)
-    run.extend(extensions.Evaluator(test_iterator, target, device=device))
+    run.extend(extensions.Evaluator(test_iterator, target, device=device), trigger=entry)
     rate = run.get_extension("LearningRate").attribute
     run.extend(extensions.observe_value(
-        "lr", lambda t: getattr(t.updater.get_optimizer("main"), rate)), trigger=(1, "epoch"))
+        "lr", lambda t: getattr(t.updater.get_optimizer("main"), rate)), trigger=entry)
     # filename=None would mean "log"; only this older name can say that no file is wanted.
-    run.extend(extensions.LogReport(log_name="log" if log else None))
-    if progress:
-        run.extend(ProgressBar())
+    run.extend(extensions.LogReport(trigger=entry, log_name="log" if log else None))
 
 
 def _iteration(path):

@@ -113,16 +113,29 @@ def stop_in_the_second_epoch(run):
         raise KeyboardInterrupt
 
 
-def test_resume_after_each_epoch_is_bit_exact(tmp_path):
+STEPS = {"iterations": 8, "every": 2, "batch": 100, "schedule": "step", "shift": 1}
+
+
+def test_iterations_instead_of_epochs():
+    log = history(convnets.train(lenet5(), *small(), **STEPS))
+    assert [e["iteration"] for e in log] == [2, 4, 6, 8]  # 3 steps are an epoch
+    assert [e["lr"] for e in log] == pytest.approx([0.004, 0.004, 4e-4, 4e-5])
+    assert all("validation/main/accuracy" in e for e in log)
+    (entry,) = history(convnets.train(lenet5(), *small(), iterations=4, batch=100))
+    assert entry["iteration"] == 4
+
+
+@pytest.mark.parametrize("options", [QUICK, STEPS])
+def test_resume_is_bit_exact(options, tmp_path):
     whole = lenet5()
-    reference = convnets.train(whole, *small(), **QUICK)
-    broken = training.trainer(lenet5(), *small(), **QUICK, out=tmp_path)
+    reference = convnets.train(whole, *small(), **options)
+    broken = training.trainer(lenet5(), *small(), **options, out=tmp_path)
     broken.extend(stop_in_the_second_epoch, trigger=(1, "iteration"))
     with pytest.raises(KeyboardInterrupt):
         broken.run()
     resumed = lenet5(seed=99)
     np.random.seed(1234)
-    run = convnets.train(resumed, *small(), **QUICK, out=tmp_path, resume=True)
+    run = convnets.train(resumed, *small(), **options, out=tmp_path, resume=True)
     assert same(arrays(whole), arrays(resumed))
     assert history(run) == history(reference)
 
@@ -238,6 +251,8 @@ def test_a_pickle_in_a_snapshot_is_not_executed(finished, tmp_path):
     ({"epochs": 0}, "epochs must be a whole number of at least 1, got 0"),
     ({"batch": 2.5}, "batch must be a whole number"),
     ({"shift": -1}, "shift must be"),
+    ({"iterations": 0}, "iterations must be a whole number of at least 1, got 0"),
+    ({"iterations": 10, "every": 3}, "must be a multiple of every.*got 10 and 3"),
     ({"lr": float("nan")}, "lr must be above 0"),
     ({"resume": True}, "needs the folder"),
 ])
