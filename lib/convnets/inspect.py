@@ -1,9 +1,9 @@
-"""What a model is made of: shapes, parameters, multiply-adds, memory."""
+"""What a model is made of: shapes, parameters, multiply-adds, memory, graph."""
 
 import copy
 import html
 import math
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 
 import chainer
 import numpy as np
@@ -52,6 +52,9 @@ class Row:
         Multiply-adds of convolutions and linear layers, for all N images.
     activation_bytes : int
         Size of its output.
+    kept_bytes : int
+        What Chainer keeps of it until backward, parameters aside: outputs, masks and indices
+        that a gradient needs. The first layer's count includes the input, if it is kept.
     """
 
     name: str
@@ -61,6 +64,7 @@ class Row:
     params: int
     macs: int
     activation_bytes: int
+    kept_bytes: int
 
 
 @dataclass(frozen=True)
@@ -92,6 +96,15 @@ class Summary:
     def activation_bytes(self):
         """Sum of the sizes of all outputs, in bytes, an int."""
         return sum(row.activation_bytes for row in self.rows)
+
+    @property
+    def kept_bytes(self):
+        """Bytes that a forward pass in train mode leaves for backward, parameters aside, an int.
+
+        It is what training needs beyond parameters, their gradients and the optimizer's state,
+        but for what a single step of the computation takes and gives back.
+        """
+        return sum(row.kept_bytes for row in self.rows)
 
     def as_dicts(self):
         """Return the rows as dictionaries."""
@@ -236,11 +249,15 @@ def _owners(model):
 def _rows(y, model):
     owners = _owners(model)
     seen = set()
+    held = _Held(model)
     rows = []
     for node in _functions(y):
-        output = next(out() for out in node.outputs if out() is not None)
+        kept = held.count(node)
         if node.label in VIEWS:
+            if rows and kept:   # the view is what holds on to the output of the layer before
+                rows[-1] = replace(rows[-1], kept_bytes=rows[-1].kept_bytes + kept)
             continue
+        output = next(out() for out in node.outputs if out() is not None)
         params = [v for v in node.inputs if id(v) in owners]
         fresh = [v for v in params if id(v) not in seen]
         seen.update(map(id, fresh))
@@ -252,8 +269,40 @@ def _rows(y, model):
             in_shape=shapes[0], out_shape=output.shape,
             params=sum(math.prod(v.shape) for v in fresh),
             macs=count(*shapes, output.shape) if count else 0,
-            activation_bytes=math.prod(output.shape) * output.dtype.itemsize))
+            activation_bytes=math.prod(output.shape) * output.dtype.itemsize,
+            kept_bytes=kept))
     return rows
+
+
+class _Held:
+    """Counts the memory that function nodes hold, each buffer once and the model's own never."""
+
+    def __init__(self, model):
+        own = [p.array for p in model.params()]
+        own += [value for link in model.links() for value in vars(link).values()]
+        self.seen = {id(_buffer(array)) for array in own if _is_array(array)}
+
+    def count(self, node):
+        """Return the bytes of all buffers that are met for the first time at this node."""
+        outputs = [out() for out in node.outputs if out() is not None]
+        found = [v.data for v in (*node.inputs, *outputs)]
+        for value in vars(node).values():  # masks, indices, retained outputs
+            found += value if isinstance(value, (list, tuple)) else [value]
+        buffers = {id(b): b for b in map(_buffer, filter(_is_array, found))}
+        fresh = buffers.keys() - self.seen
+        self.seen |= fresh
+        return sum(buffers[key].nbytes for key in fresh)
+
+
+def _is_array(value):
+    return isinstance(value, chainer.get_array_types())
+
+
+def _buffer(array):
+    """Return the array that owns the memory of a view; a view keeps all of it."""
+    while _is_array(array.base):
+        array = array.base
+    return array
 
 
 def _functions(y):

@@ -1,6 +1,8 @@
 """Summaries count what is there and leave the model alone."""
 
+import gc
 import html.parser
+import tracemalloc
 
 from convnets import models
 from convnets.inspect import receptive_fields, summary
@@ -32,6 +34,33 @@ def test_batch_multiplies_work_and_memory_but_not_parameters():
 def test_three_axes_mean_one_image():
     assert str(summary(models.LeNet5(), (1, 28, 28))) == str(summary(models.LeNet5(),
                                                                      (1, 1, 28, 28)))
+
+
+@pytest.mark.parametrize(("build", "shape"), [
+    (models.LeNet5, (16, 1, 28, 28)), (models.VGGSmall, (16, 1, 28, 28)),
+    (models.ResNet20, (8, 3, 32, 32)), (models.Plain20, (8, 3, 32, 32)),
+    (models.ResNet50, (1, 3, 64, 64))])
+def test_kept_bytes_are_what_a_forward_pass_leaves_allocated(build, shape):
+    model = build()
+    x = np.random.RandomState(0).rand(*shape).astype(np.float32)
+    model.logits(x)  # allocates what is lazy
+    gc.collect()
+    tracemalloc.start()
+    y = model.logits(x)
+    gc.collect()
+    allocated = tracemalloc.get_traced_memory()[0]
+    tracemalloc.stop()
+    kept = summary(model, shape).kept_bytes - x.nbytes + y.array.nbytes
+    # Beside arrays there are Python's own objects: some kB for each of the layers.
+    assert kept <= allocated < kept * 1.01 + 3_000 * len(summary(model, shape).rows)
+
+
+def test_what_a_layer_keeps():
+    rows = summary(models.LeNet5(), (1, 1, 28, 28)).rows
+    conv, sigmoid, pool = rows[:3]
+    assert conv.kept_bytes == 4 * 28 * 28          # its input; its output is of no use later
+    assert sigmoid.kept_bytes == sigmoid.activation_bytes      # y (1 - y)
+    assert pool.kept_bytes == 3 * pool.activation_bytes        # an index takes 8 bytes
 
 
 class Branches(chainer.Chain):
