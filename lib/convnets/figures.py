@@ -470,3 +470,92 @@ def _draw_box(axis, x, name, shape, tallest):
     axis.bar(x, height, width, bottom=-height / 2 + 0.1, color=colour, alpha=0.85)
     axis.text(x, 0.86, name.replace(" ", "\n"), ha="center", va="center", fontsize=9)
     axis.text(x, -0.86, _shape(shape), ha="center", va="center", fontsize=9)
+
+
+@_styled
+def graph(nodes):
+    """What is computed from what, from the input at the top to the output at the bottom.
+
+    Parameters
+    ----------
+    nodes : list of `convnets.inspect.Node`
+        As `convnets.inspect.graph(model, shape)` returns them.
+
+    Returns
+    -------
+    Figure
+        Functions with parameters are blue and carry the name of their link; a line that passes
+        by others is a shortcut.
+    """
+    layers = _layers(nodes)
+    columns = _columns(nodes, layers)
+    alt = "Graph: " + "; ".join(_sentence(nodes, i) for i in range(len(nodes)))
+    figure = _figure(2.6 * (max(columns) + 1) + 0.8, 0.62 * (max(layers) + 1) + 0.2, alt)
+    axis = figure.subplots()
+    axis.set(xlim=(-0.75, max(columns) + 0.55), ylim=(max(layers) + 0.5, -0.5))
+    axis.set_axis_off()
+    boxes = [_draw_node(axis, node, *place)
+             for node, *place in zip(nodes, columns, layers, strict=True)]
+    for node, box in zip(nodes, boxes, strict=True):
+        for source in node.sources:
+            _draw_edge(axis, boxes[source], box)
+    return figure
+
+
+def _draw_node(axis, node, x, y):
+    paper, ink = (COLOURS[0], "white") if node.name else ("white", "black")
+    return axis.text(x, y, f"{_title(node)}\n{_shape(node.shape)}", ha="center", va="center",
+                     fontsize=8.5, linespacing=1.15, color=ink, zorder=3,
+                     bbox={"boxstyle": "round,pad=0.35", "facecolor": paper,
+                           "edgecolor": COLOURS[0] if node.name else GREY})
+
+
+def _title(node):
+    return f"{node.name}: {node.kind}" if node.name else node.kind
+
+
+def _sentence(nodes, i):
+    read = " and ".join(_title(nodes[s]) for s in nodes[i].sources)
+    return _title(nodes[i]) + (f" of {read}" if read else "")
+
+
+def _layers(nodes):
+    """The length of the longest way from the input to each node."""
+    layers = []
+    for node in nodes:
+        layers.append(1 + max((layers[s] for s in node.sources), default=-1))
+    return layers
+
+
+def _columns(nodes, layers):
+    """The longest way from input to output stands in column 0, each branch in one of its own."""
+    columns = [None] * len(nodes)
+    starts = [len(nodes) - 1]
+    column = 0
+    while starts:
+        i = starts.pop(0)
+        drawn = columns[i] is None
+        while i is not None and columns[i] is None:
+            columns[i] = column
+            order = sorted(nodes[i].sources, key=lambda s: layers[s])
+            starts += order[:-1]
+            i = order[-1] if order else None
+        column += drawn
+    return [column if column is not None else 0 for column in columns]
+
+
+def _draw_edge(axis, start, end):
+    """An arrow to the next node, or one that leaves its column and so passes by others."""
+    (x0, y0), (x1, y1) = start.get_position(), end.get_position()
+    if x0 == x1 and y1 - y0 == 1:
+        corners, colour = [(x0, y0)], GREY
+    else:
+        lane = x0 + 0.5 if x0 == x1 else max(x0, x1)
+        corners, colour = [(x0, y0), (lane, y0), (lane, y1)], COLOURS[1]
+        corners = [c for c in corners if c != (x1, y1)]
+        axis.plot(*zip(*corners, strict=True), color=colour, lw=1.3, zorder=1)
+    arrow = {"arrowstyle": "-|>", "lw": 1.3, "color": colour, "shrinkA": 0, "shrinkB": 1,
+             "patchB": end.get_bbox_patch()}
+    if len(corners) == 1:
+        arrow["patchA"] = start.get_bbox_patch()
+    axis.annotate("", (x1, y1), corners[-1], arrowprops=arrow, zorder=1)

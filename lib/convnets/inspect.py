@@ -29,6 +29,9 @@ KINDS = {
     "Sigmoid": "sigmoid",
     "ReLU": "relu",
     "_ + _": "sum",
+    "Concat": "concatenation",
+    "GetItem": "slice",
+    "Reshape": "reshape",
 }
 
 VIEWS = {"Reshape"}  # take no arithmetic and no memory of their own
@@ -214,6 +217,71 @@ def receptive_fields(model, shape):
             rows.append((name, KINDS.get(node.label, node.label), field, distance))
         fields.update((id(out()), (field, distance)) for out in node.outputs if out() is not None)
     return rows
+
+
+@dataclass(frozen=True)
+class Node:
+    """One function call in a model's graph, or its input.
+
+    Attributes
+    ----------
+    name : str
+        The link that holds its parameters, or the empty string.
+    kind : str
+        What it does, with kernel and stride where it has a window.
+    shape : tuple of int
+        Of its output: (N, C, H, W) or (N, C).
+    sources : tuple of int
+        Positions in the list of the nodes that it reads.
+    """
+
+    name: str
+    kind: str
+    shape: tuple
+    sources: tuple
+
+
+def graph(model, shape):
+    """Return what a model computes from what, function by function.
+
+    Parameters
+    ----------
+    model : chainer.Link
+        Called through its ``logits`` where it has them, else as it is.
+    shape : tuple of int
+        (N, C, H, W), or (C, H, W) for a single image.
+
+    Returns
+    -------
+    list of Node
+        The input first, then every function in the order of computation. `figures.graph`
+        draws it.
+
+    Raises
+    ------
+    ValueError
+        If `shape` does not have three or four axes.
+    """
+    twin, y = _trace(model, shape)
+    owners = _owners(twin)
+    found = [Node("", "input", tuple(shape), ())]
+    place = {}                         # id of a variable: position of the function that made it
+    for node in _functions(y):
+        sources = {place.get(id(v), 0) for v in node.inputs if id(v) not in owners}
+        outputs = [out() for out in node.outputs if out() is not None]
+        place.update((id(out), len(found)) for out in outputs)
+        name = next((owners[id(v)] for v in node.inputs if id(v) in owners), "")
+        found.append(Node(name, _describe(node), outputs[0].shape, tuple(sorted(sources))))
+    return found
+
+
+def _describe(node):
+    """Return the kind of a function, with kernel size and stride where it has them."""
+    kind = KINDS.get(node.label, node.label)
+    if (window := _window(node)) is None:
+        return kind
+    reach, stride = window
+    return f"{reach + 1} x {reach + 1} {kind}" + (f", stride {stride}" if stride > 1 else "")
 
 
 def _window(node):

@@ -42,6 +42,9 @@ FIGURES = {
     "learning_curves": lambda: figures.learning_curves(LOG),
     "confusion": lambda: figures.confusion([0, 1], [0, 2]),
     "double_softmax": lambda: figures.double_softmax(),
+    "graph": lambda: figures.graph(
+        convnets.inspect.graph(convnets.models.BottleNeck(8, 2, 8), (1, 8, 6, 6))
+    ),
     "architecture": lambda: figures.architecture(
         convnets.inspect.summary(convnets.models.LeNet5(), (1, 1, 28, 28)).as_dicts()
     ),
@@ -220,3 +223,17 @@ def test_architecture_has_a_box_for_each_layer():
     assert heights[0] > heights[1] > heights[2] > heights[3] > heights[4] > heights[5]
     with pytest.raises(ValueError, match="no row"):
         figures.architecture([])
+
+
+def test_graph_draws_each_function_and_each_edge_once():
+    nodes = convnets.inspect.graph(convnets.models.BottleNeck(4, 2, 8, 2, proj=True), (1, 4, 6, 6))
+    figure = figures.graph(nodes)
+    (axis,) = figure.axes
+    boxes = [text for text in axis.texts if text.get_text()]
+    assert [text.get_text().split("\n")[0] for text in boxes] == [
+        f"{node.name}: {node.kind}" if node.name else node.kind for node in nodes]
+    arrows = [text for text in axis.texts if not text.get_text()]
+    assert len(arrows) == sum(len(node.sources) for node in nodes)
+    assert len({text.get_position() for text in boxes}) == len(nodes)  # none on another
+    assert {text.get_position()[0] for text in boxes} == {0, 1}        # the shortcut stands beside
+    assert "sum of bn_r: batch normalization and bn_c: batch normalization" in figure.alt

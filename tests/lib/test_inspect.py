@@ -5,7 +5,7 @@ import html.parser
 import tracemalloc
 
 from convnets import models
-from convnets.inspect import receptive_fields, summary
+from convnets.inspect import graph, receptive_fields, summary
 
 import chainer
 import chainer.functions as F
@@ -157,3 +157,19 @@ def test_receptive_field_is_where_the_gradient_is_not_zero():
     *_, (_, _, field, distance) = receptive_fields(net, (1, 64, 64))
     assert field == rows_with_gradient[-1] - rows_with_gradient[0] + 1
     assert distance == 4
+
+
+def test_graph_of_a_bottleneck():
+    block = models.BottleNeck(64, 64, 256, 2, proj=True)
+    nodes = graph(block, (1, 64, 56, 56))
+    assert nodes[0].kind == "input" and nodes[0].sources == ()
+    by_name = {node.name: i for i, node in enumerate(nodes) if node.name}
+    assert set(by_name) == {link.name for link in block.children()}
+    assert nodes[by_name["conv1x1r"]].kind == "1 x 1 convolution, stride 2"
+    assert nodes[by_name["conv3x3b"]].kind == "3 x 3 convolution"
+    (joined,) = (node for node in nodes if node.kind == "sum")
+    assert joined.sources == tuple(sorted((by_name["bn_r"], by_name["bn_c"])))
+    assert joined.shape == nodes[-1].shape == (1, 256, 28, 28)
+    identity = graph(models.BottleNeck(256, 64, 256), (1, 256, 28, 28))
+    (joined,) = (node for node in identity if node.kind == "sum")
+    assert 0 in joined.sources
