@@ -77,6 +77,17 @@ def test_counts(build, options, params, gmacs):
         assert f"{s.macs / 1e9:.3f}" == gmacs
 
 
+def test_width_multiplies_the_channels_of_every_layer():
+    wide, thin = (models.ResNet((1, 1, 1, 1), 10, width=w) for w in (1, 0.5))
+    inner = [[link for link in links_in_order(net) if isinstance(link, L.BatchNormalization)]
+             for net in (wide, thin)]
+    assert all(a.gamma.size == 2 * b.gamma.size for a, b in zip(*inner, strict=True))
+    assert (thin.conv1.W.shape, thin.fc6.W.shape) == ((32, 3, 7, 7), (10, 1024))
+    cifar = models.CifarResNet(20, width=0.1)      # 16, 32 and 64 become 1.6, 3.2 and 6.4
+    assert [cifar[name][0].conv1.W.shape[0] for name in ("res2", "res3", "res4")] == [2, 3, 6]
+    assert cifar(images(cifar)).shape == (2, 10)
+
+
 def test_a_projection_in_every_bottleneck_would_cost_this_much():
     extra = sum((n - 1) * (n_out * n_out + 2 * n_out)
                 for n, n_out in zip(models.resnet.BLOCKS[152], (256, 512, 1024, 2048), strict=True))
@@ -265,6 +276,7 @@ def test_vgg_leaves_nothing_to_the_first_call():
     (lambda: models.ResNet50(stem_pool="keras"), "unknown stem_pool 'keras'; there are: tutorial"),
     (lambda: models.VGG("vgg11"), "unknown VGG configuration 'vgg11'; there are vgg16"),
     (lambda: models.CifarResNet(21), "6n \\+ 2"),
+    (lambda: models.ResNet50(width=0), "width must be positive, got 0"),
 ])
 def test_unknown_options(build, message):
     with pytest.raises(ValueError, match=message):

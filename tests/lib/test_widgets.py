@@ -8,6 +8,7 @@ from html.parser import HTMLParser
 import convnets
 from convnets import figures, widgets
 from convnets.widgets._base import Widget, asset
+from convnets.widgets._plans import MODELS, plans, published
 
 import numpy as np
 import pytest
@@ -19,6 +20,7 @@ QUESTION = {"ask": "1 + 1 = `?`", "answers": [("2", "Yes."), ("3", "No.")], "cor
 ROWS = convnets.inspect.summary(convnets.models.LeNet5(), (2, 1, 28, 28)).as_dicts()
 
 EXAMPLES = {
+    "architecture_explorer": lambda **kw: widgets.architecture_explorer("VGG19", **kw),
     "card": lambda **kw: widgets.card(["see"], ["eyes"], minutes=5, **kw),
     "quiz": lambda **kw: widgets.quiz([QUESTION], **kw),
     "predict": lambda **kw: widgets.predict("1 + 1?", 2, "Count.", **kw),
@@ -192,6 +194,11 @@ def test_shapes_do_not_explain_what_they_cannot():
         (lambda: widgets.filter_playground(np.zeros((2, 3, 4, 4))), r"got shape \(2, 3, 4, 4\)"),
         (lambda: widgets.filter_playground(np.eye(4), [1, 2]), "1 images but 2 labels"),
         (lambda: widgets.filter_playground(np.eye(4), kernels={"k": np.eye(5)}), "at most 4 wide"),
+        (lambda: widgets.architecture_explorer("VGG11"), "unknown model 'VGG11'; there are: LeNet"),
+        (lambda: widgets.architecture_explorer("VGG16", names=["VGG19"]), "one of the names"),
+        (lambda: widgets.architecture_explorer(width=0), "width must be 0.0625 to 4; got 0"),
+        (lambda: widgets.architecture_explorer(opened="res6"), "unknown stage 'res6'.* conv1, p"),
+        (lambda: widgets.architecture_explorer(stride_in="2"), "unknown stride_in '2'; .* 1x1, 3"),
         (lambda: widgets.softmax_explorer([1]), "at least two logits"),
         (lambda: widgets.softmax_explorer([1, 99]), "from -10 to 10"),
         (lambda: widgets.softmax_explorer([1, 2], label=2), "0 to 1; got 2"),
@@ -201,6 +208,42 @@ def test_shapes_do_not_explain_what_they_cannot():
 def test_explorers_refuse(make, message):
     with pytest.raises(ValueError, match=message):
         make()
+
+
+def test_plans_are_those_of_the_published_models():
+    """Read at a sixteenth of the width, and written out: the layers of the models themselves."""
+    for name, build in [("ResNet101", lambda: convnets.models.ResNet101(width=1 / 16)),
+                        ("ResNet32", convnets.models.ResNet32),
+                        ("Plain20", convnets.models.Plain20)]:  # fmt: skip
+        family, counts = MODELS[name]
+        written, n = [], iter(counts)
+        for stage in next(iter(plans(family).values())):
+            written += [layer["name"] for layer in stage["first"]]
+            for i in range(next(n) - 1 if "more" in stage else 0):
+                number = stage["start"] + i
+                written += [layer["name"].replace("{}", str(number)) for layer in stage["more"]]
+            written += [layer["name"] for layer in stage.get("last", [])]
+        model = build()
+        rows = convnets.inspect.summary(model, (2, 3, 64, 64)).rows
+        assert written == [row.name for row in rows]
+
+
+def test_reading_the_plans_leaves_the_random_state_alone():
+    np.random.seed(0)
+    expected = np.random.rand()
+    np.random.seed(0)
+    plans.cache_clear()
+    plans("plain")
+    assert np.random.rand() == expected
+
+
+def test_published_says_what_the_classes_say():
+    for name in MODELS:
+        model = published(name)
+        assert hasattr(convnets.models, name)
+        assert (model["n_class"] == 1000) == (model["size"] == 224)
+    channels = [[n for n, _ in convnets.models.vgg.CONFIGS[name]] for name in ("vgg16", "vgg19")]
+    assert channels[0] == channels[1], "one plan serves both"
 
 
 def test_frames_hold_the_figures_and_are_linked_in_the_page():

@@ -161,6 +161,29 @@ def choose(option, known, value):
     return known[value]
 
 
+def scaled(n_channels, width):
+    """Return `width` times a number of channels, rounded, and at least 1.
+
+    Parameters
+    ----------
+    n_channels : int
+    width : float
+
+    Returns
+    -------
+    int
+
+    Raises
+    ------
+    ValueError
+        If width is not positive.
+    """
+    if not width > 0:
+        raise ValueError(f"width must be positive, got {width}: 1 is the published network, "
+                         f"0.5 has half the channels in every layer")
+    return max(1, int(n_channels * width + 0.5))
+
+
 def as_images(images, in_shape):
     """Bring one image or many to a float32 minibatch in 0..1.
 

@@ -7,10 +7,14 @@ import chainer.functions as F
 import chainer.links as L
 from chainer.initializers import HeNormal
 
-from .base import ImageClassifier, choose
+from .base import ImageClassifier, choose, scaled
 
 # Blocks in res2 ... res5 (table 1).
 BLOCKS = {50: (3, 4, 6, 3), 101: (3, 4, 23, 3), 152: (3, 8, 36, 3)}
+
+# name: channels in, inside and out, stride of the first block
+STAGES = {"res2": (64, 64, 256, 1), "res3": (256, 128, 512, 2),
+          "res4": (512, 256, 1024, 2), "res5": (1024, 512, 2048, 2)}
 
 # The published networks differ in the pooling behind conv1. On 112x112 maps all give 56x56,
 # but not the same values.
@@ -115,30 +119,32 @@ class ResNet(ImageClassifier, chainer.Chain):
         See `BottleNeck`.
     stem_bias : bool
         Give conv1 a bias, as `chainer.links.ResNet50Layers` has it; bn1 makes it useless.
+    width : float
+        Factor of the channels of every layer.
 
     Raises
     ------
     ValueError
-        If an option is unknown.
+        If an option is unknown, or the width is not positive.
     """
 
     in_shape = (3, 224, 224)
     any_size = True
 
     def __init__(self, n_blocks, n_class=1000, *, stride_in="1x1", stem_pool="tutorial",
-                 bn_eps=2e-5, stem_bias=False):
+                 bn_eps=2e-5, stem_bias=False, width=1):
         super().__init__()
+        channels = {name: [scaled(c, width) for c in row] for name, (*row, _) in STAGES.items()}
+        n_first, n_last = channels["res2"][0], channels["res5"][2]
         options = {"stride_in": stride_in, "bn_eps": bn_eps}
         self.stem_pool = choose("stem_pool", STEM_POOL, stem_pool)
         with self.init_scope():
-            self.conv1 = L.Convolution2D(3, 64, 7, 2, 3, initialW=HeNormal(),
+            self.conv1 = L.Convolution2D(3, n_first, 7, 2, 3, initialW=HeNormal(),
                                          nobias=not stem_bias)
-            self.bn1 = L.BatchNormalization(64, eps=bn_eps)
-            self.res2 = ResBlock(n_blocks[0], 64, 64, 256, 1, **options)
-            self.res3 = ResBlock(n_blocks[1], 256, 128, 512, **options)
-            self.res4 = ResBlock(n_blocks[2], 512, 256, 1024, **options)
-            self.res5 = ResBlock(n_blocks[3], 1024, 512, 2048, **options)
-            self.fc6 = L.Linear(2048, n_class)
+            self.bn1 = L.BatchNormalization(n_first, eps=bn_eps)
+            for n, (name, (*_, stride)) in zip(n_blocks, STAGES.items(), strict=True):
+                setattr(self, name, ResBlock(n, *channels[name], stride, **options))
+            self.fc6 = L.Linear(n_last, n_class)
 
     def stages(self):
         """Return the (name, function) pairs that `logits` goes through: conv1 ... fc6."""
@@ -225,29 +231,34 @@ class CifarResNet(ImageClassifier, chainer.Chain):
         False leaves out all shortcuts: the plain network of the same parameters.
     n_in : int
         Channels of the images.
+    width : float
+        Factor of the channels of every layer.
 
     Raises
     ------
     ValueError
-        If depth is not 6n + 2.
+        If depth is not 6n + 2, or the width is not positive.
     """
 
     any_size = True
 
-    def __init__(self, depth, n_class=10, residual=True, n_in=3):
+    def __init__(self, depth, n_class=10, residual=True, n_in=3, width=1):
         if depth < 8 or (depth - 2) % 6:
             raise ValueError(f"depth must be 6n + 2 (8, 14, 20, ..., 56, 110), got {depth}")
         super().__init__()
         self.in_shape = (n_in, 32, 32)
+        n_first = scaled(CIFAR_STAGES["res2"][0], width)
+        n_last = scaled(CIFAR_STAGES["res4"][1], width)
         with self.init_scope():
-            self.conv1 = L.Convolution2D(n_in, 16, 3, 1, 1, initialW=HeNormal(), nobias=True)
-            self.bn1 = L.BatchNormalization(16)
+            self.conv1 = L.Convolution2D(n_in, n_first, 3, 1, 1, initialW=HeNormal(), nobias=True)
+            self.bn1 = L.BatchNormalization(n_first)
             for name, (first, n_out, stride) in CIFAR_STAGES.items():
                 channels = [first] + [n_out] * ((depth - 2) // 6)
                 setattr(self, name, chainer.ChainList(*(
-                    BasicBlock(a, b, stride if i == 0 else 1, residual)
+                    BasicBlock(scaled(a, width), scaled(b, width), stride if i == 0 else 1,
+                               residual)
                     for i, (a, b) in enumerate(pairwise(channels)))))
-            self.fc5 = L.Linear(64, n_class)
+            self.fc5 = L.Linear(n_last, n_class)
 
     def stages(self):
         """Return the (name, function) pairs that `logits` goes through: conv1 ... fc5."""

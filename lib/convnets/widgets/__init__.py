@@ -5,6 +5,7 @@ it works in the rendered book, in JupyterLab and in a saved notebook, without ne
 alone is made of ipywidgets.)
 """
 
+from ._architecture import architecture_explorer
 from ._base import Widget
 from ._cards import card, predict, quiz
 from ._frames import frames
@@ -15,6 +16,7 @@ from ._softmax import softmax_explorer
 
 __all__ = [
     "Widget",
+    "architecture_explorer",
     "card",
     "filter_playground",
     "frames",
