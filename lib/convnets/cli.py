@@ -14,7 +14,7 @@ import numpy as np
 from . import data, inspect, models, results, training
 from .files import read_npz, written_whole
 
-COMMANDS = ("labs",)  # further commands, each in the module of its name
+COMMANDS = ("labs", "gradients")  # further commands, each in the module of its name
 
 # Networks for the small images of `DATA`, with ten classes, and those for ImageNet.
 SMALL = {"lenet5" if form == "chain" else f"lenet5-{form}": build

@@ -36,7 +36,29 @@ def record(path, *, command, seed, options, curve, device="@numpy"):
     dict
         What was written.
     """
-    run = {
+    run = {**provenance(command, seed, options, device), "curve": curve, "final": curve[-1]}
+    with written_whole(path) as file:
+        file.write(f"{json.dumps(run, indent=1)}\n".encode())
+    return run
+
+
+def provenance(command, seed, options, device="@numpy"):
+    """Return what a recorded result says about itself: `KEYS` without curve and final.
+
+    Parameters
+    ----------
+    command : str
+        What to type to repeat it.
+    seed : int
+    options : dict
+    device : str
+        Chainer's device name.
+
+    Returns
+    -------
+    dict
+    """
+    return {
         "command": command,
         "date": datetime.now(UTC).strftime("%Y-%m-%d"),
         "device": f"{device}, {_processor()}, {os.cpu_count()} cores",
@@ -44,12 +66,7 @@ def record(path, *, command, seed, options, curve, device="@numpy"):
                      "chainer": chainer.__version__},
         "seed": seed,
         "options": options,
-        "curve": curve,
-        "final": curve[-1],
     }
-    with written_whole(path) as file:
-        file.write(f"{json.dumps(run, indent=1)}\n".encode())
-    return run
 
 
 def load(path):
