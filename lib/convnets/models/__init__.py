@@ -29,13 +29,14 @@ from .resnet import (
     ResNet110,
     ResNet152,
 )
+from .squeezenet import Fire, SqueezeNet
 from .vgg import VGG, VGG16, VGG19, VGGBlock, VGGSmall
 from .weights import copy_weights, links_in_order
 
 __all__ = [
-    "FORMS", "VGG", "VGG16", "VGG19", "BasicBlock", "BottleNeck", "CifarResNet",
+    "FORMS", "VGG", "VGG16", "VGG19", "BasicBlock", "BottleNeck", "CifarResNet", "Fire",
     "ImageClassifier", "LeNet5", "LeNet5ChainList", "LeNet5List", "LeNet5Sequential",
     "Plain20", "Plain32", "Plain44", "Plain56", "Plain110", "ResBlock", "ResNet", "ResNet20",
     "ResNet32", "ResNet44", "ResNet50", "ResNet56", "ResNet101", "ResNet110", "ResNet152",
-    "VGGBlock", "VGGSmall", "as_images", "copy_weights", "lenet5_sequential", "links_in_order",
+    "SqueezeNet", "VGGBlock", "VGGSmall", "as_images", "copy_weights", "lenet5_sequential", "links_in_order",
 ]
