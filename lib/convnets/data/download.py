@@ -4,6 +4,7 @@ import contextlib
 import hashlib
 import http.client
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -14,6 +15,7 @@ from pathlib import Path
 import filelock
 from tqdm import tqdm
 
+from ..files import mistaken_for
 from .common import DataError
 
 CHUNK = 1 << 16     # bytes
@@ -25,7 +27,7 @@ class DownloadError(DataError):
     """A file could not be fetched, or what came is not that file."""
 
 
-def fetch(url, path, *, sha256=None, md5=None, size=None, timeout=30, progress=True):
+def fetch(url, path, *, sha256=None, sha1=None, md5=None, size=None, timeout=30, progress=True):
     """Download a file, or keep the one that is there if it has the right checksum.
 
     What has come is kept in ``<path>.part``, and the next call goes on from there.
@@ -37,8 +39,8 @@ def fetch(url, path, *, sha256=None, md5=None, size=None, timeout=30, progress=T
     url : str
     path : path
         Its folder is made if needed.
-    sha256, md5 : str
-        Hexadecimal checksums; at least one.
+    sha256, sha1, md5 : str
+        Hexadecimal checksums; at least one. Of the sha256, its first 8 digits or more will do.
     size : int, optional
         Length in bytes. Default: what the server announces.
     timeout : float
@@ -57,16 +59,34 @@ def fetch(url, path, *, sha256=None, md5=None, size=None, timeout=30, progress=T
         If the server cannot be reached or has something else, the connection
         keeps breaking, the checksum is wrong, or the disk is too full.
     ValueError
-        If no checksum is given.
+        If no checksum is given, or what is given is none.
     """
     path = Path(path)
-    checks = _checks(size, sha256=sha256, md5=md5)
+    checks = _checks(size, sha256=sha256, sha1=sha1, md5=md5)
     with locked(path):
         if not _is_there(path, checks):
             part = path.with_name(path.name + ".part")
             _complete(url, part, size, checks, timeout, progress)
             os.replace(part, path)
     return path
+
+
+def problem_with(path, *, size=None, **digests):
+    """Say what is wrong with a file that is there.
+
+    Parameters
+    ----------
+    path : path
+    size : int, optional
+        Length in bytes.
+    digests
+        Checksums, as `fetch` takes them.
+
+    Returns
+    -------
+    str or None
+    """
+    return _problem(Path(path), _checks(size, **digests))
 
 
 def npm_pack(package, path, *, sha256, size, timeout=3600, progress=True):
@@ -131,6 +151,12 @@ def _checks(size, **digests):
     digests = {name: digest for name, digest in digests.items() if digest}
     if not digests:
         raise ValueError("a checksum is needed: sha256=... or md5=...")
+    for name, digest in digests.items():
+        length = 2 * hashlib.new(name).digest_size
+        least = 8 if name == "sha256" else length
+        if not re.fullmatch(f"[0-9a-f]{{{least},{length}}}", digest):
+            raise ValueError(f"{name}={digest!r} is no checksum: expected {length} hexadecimal "
+                             f"digits in lower case, of sha256 at least 8")
     return {"size": size, **digests}
 
 
@@ -146,12 +172,14 @@ def _is_there(path, checks):
 def _problem(path, checks):
     """Say what is wrong with a file, or return None."""
     size, got = checks["size"], _length(path)
+    if what := mistaken_for(path):
+        return f"what is there is {what}"
     if size not in (None, got):
         return f"got {got:,} bytes, expected {size:,}"
     for name, expected in list(checks.items())[1:]:
         with path.open("rb") as file:
             digest = hashlib.file_digest(file, name).hexdigest()
-        if digest != expected:
+        if not digest.startswith(expected):
             return f"got {got:,} bytes with {name} {digest[:12]}..., expected {expected[:12]}..."
     return None
 

@@ -38,5 +38,6 @@ __all__ = [
     "ImageClassifier", "LeNet5", "LeNet5ChainList", "LeNet5List", "LeNet5Sequential",
     "Plain20", "Plain32", "Plain44", "Plain56", "Plain110", "ResBlock", "ResNet", "ResNet20",
     "ResNet32", "ResNet44", "ResNet50", "ResNet56", "ResNet101", "ResNet110", "ResNet152",
-    "SqueezeNet", "VGGBlock", "VGGSmall", "as_images", "copy_weights", "lenet5_sequential", "links_in_order",
+    "SqueezeNet", "VGGBlock", "VGGSmall", "as_images", "copy_weights", "lenet5_sequential",
+    "links_in_order",
 ]

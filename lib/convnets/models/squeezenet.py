@@ -1,4 +1,4 @@
-"""SqueezeNet 1.1 (Iandola et al. 2016, arXiv:1602.07360): AlexNet's accuracy in 1.2 million numbers."""
+"""SqueezeNet 1.1 (Iandola et al. 2016, arXiv:1602.07360), 1.2 million parameters."""
 
 import chainer
 import chainer.functions as F

@@ -203,6 +203,8 @@ SETTINGS = {
     "oxford": Preprocessing(**_BGR, mean=(103.939, 116.779, 123.68)),
     # the mean over ResNet_mean.binaryproto, as Chainer rounds it
     "msra": Preprocessing(**_BGR, mean=(103.063, 115.903, 123.152)),
+    # deploy.prototxt of SqueezeNet 1.1
+    "squeezenet": Preprocessing(**_BGR, size=227, mean=(103.939, 116.779, 123.68)),
     # chainercv keeps RGB: the same means, turned round
     "chainercv-vgg": Preprocessing(scale=1.0, mean=(123.68, 116.779, 103.939), std=(1.0,) * 3),
     "chainercv-resnet": Preprocessing(scale=1.0, mean=(123.15163084, 115.90288257, 103.0626238),

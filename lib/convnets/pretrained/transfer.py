@@ -1,0 +1,361 @@
+"""Arrays of a weight file into a model: every name used once, every shape equal, or nothing."""
+
+import json
+from dataclasses import dataclass, field
+from functools import partial
+
+import chainer
+import chainer.links as L
+import numpy as np
+
+from ..models.resnet import STAGES, STEM_POOL, STRIDE_IN, ResNet
+from .errors import WeightsError
+from .families import CHAINER, COUNTERS, HEADS, Family, families, layers
+
+# In npz files of ours, beside the arrays: how they were made, and the scores of a made-up image.
+OWN_NOTE, OWN_CHECK = "convnets_note", "convnets_check"
+
+
+@dataclass(frozen=True)
+class Slot:
+    """One array of the model and where it comes from.
+
+    Attributes
+    ----------
+    target : str
+        Path of the array in the model, such as ``res2/0/bn_a/gamma``.
+    sources : tuple of str
+        Names in the file.
+    convert : callable
+        From their arrays to the model's.
+    bias : str
+        Name in the file of a bias that the model's convolution does not have: it moves into the
+        mean of the batch normalization behind it, which gives the same output.
+    head : bool
+        It belongs to the layer that gives one score per class.
+    """
+
+    target: str
+    sources: tuple
+    convert: object
+    bias: str = ""
+    head: bool = False
+
+
+@dataclass(frozen=True)
+class Report:
+    """What `load_weights` did; prints as a few lines.
+
+    Attributes
+    ----------
+    path, format, family : str
+    n_arrays, n_params : int
+        Arrays that were filled, and the parameters among their values.
+    options : dict
+        Options of the model that were set, as name: (before, after).
+    folded : tuple of str
+        Biases that moved into a batch normalization.
+    new : tuple of str
+        Arrays of the model that keep their initial values.
+    unused : tuple of str
+        Names in the file that were not used.
+    preprocessing : str
+        What the images must look like, a key of `preprocess.SETTINGS`.
+    """
+
+    path: str
+    format: str
+    family: str
+    n_arrays: int
+    n_params: int
+    options: dict = field(default_factory=dict)
+    folded: tuple = ()
+    new: tuple = ()
+    unused: tuple = ()
+    preprocessing: str = ""
+
+    def __str__(self):
+        lines = [f"{self.path}: {self.format} file of the {self.family} family",
+                 f"{self.n_arrays} arrays filled, {self.n_params:,} parameters"]
+        lines += [f"{name} set to {after!r} (was {before!r})"
+                  for name, (before, after) in self.options.items()]
+        for text, names in (("biases folded into the batch normalization behind", self.folded),
+                            ("arrays of the model left as they were", self.new),
+                            ("names of the file not used", self.unused)):
+            if names:
+                lines.append(f"{len(names)} {text}: {_some(names)}")
+        return "\n".join(lines)
+
+
+def transfer(file, model, *, family=None, head="keep", strict=True, options=None):
+    """Fill a model from a weight file that was read; the model changes only if all fits.
+
+    Parameters
+    ----------
+    file : readers.WeightFile
+    model : convnets.models.VGG or convnets.models.ResNet
+    family : str or Family, optional
+        Default: the first family whose names are all in the file.
+    head : str
+        ``"keep"``, or ``"new"`` to leave the model's last layer as it is.
+    strict : bool
+        Every array of the model must be in the file, and every name of the file be used.
+    options : dict, optional
+        Options of the network where they differ from the family's, such as
+        ``{"stride_in": "3x3"}``.
+
+    Returns
+    -------
+    Report
+
+    Raises
+    ------
+    WeightsError
+        If names or shapes do not fit, or values are NaN or infinite.
+    """
+    if head not in ("keep", "new"):
+        raise WeightsError(f"head must be 'keep' or 'new', got {head!r}")
+    chosen = _choose(file, model, family)
+    slots = [s for s in _slots(model, chosen, file.arrays) if head == "keep" or not s.head]
+    found = [s for s in slots if all(name in file.arrays for name in s.sources)]
+    used = {name for s in found for name in (*s.sources, s.bias) if name}
+    unused = tuple(n for n in file.arrays if n not in used
+                   and not n.endswith((*COUNTERS, OWN_NOTE, OWN_CHECK)))
+    missing = [s for s in slots if s not in found]
+    if strict:
+        _refuse_misfits(file, model, chosen, missing, _without_head(unused, model, chosen, head))
+    arrays = _converted(file, model, found)
+    changed = _set_options(model, chosen.options | (options or {}))
+    chainer.serializers.NpzDeserializer(arrays, strict=False).load(model)
+    new = sorted(model_arrays(model).keys() - arrays.keys())
+    return Report(
+        path=str(file.path), format=file.format, family=chosen.name, n_arrays=len(arrays),
+        n_params=sum(arrays[name].size for name in arrays if "/avg_" not in name),
+        options=changed, folded=tuple(s.bias for s in found if s.bias), new=tuple(new),
+        unused=unused, preprocessing=chosen.preprocessing)
+
+
+def own_family(model, note=None):
+    """Return the family of npz files that hold our own names.
+
+    Parameters
+    ----------
+    model : convnets.models.VGG or convnets.models.ResNet
+    note : dict, optional
+        What `convert` wrote into the file; without it the model's options stay.
+    """
+    note = note or {}
+    return Family("convnets", ("npz",), CHAINER, {}, note.get("options", {}),
+                  note.get("preprocessing", ""))
+
+
+def own_note(file):
+    """Return what `convert` wrote into an npz file, or None.
+
+    Raises
+    ------
+    WeightsError
+        If it is there but cannot be read.
+    """
+    if file.format != "npz" or OWN_NOTE not in file.arrays:
+        return None
+    try:
+        note = json.loads(str(file.arrays[OWN_NOTE]))
+        return {"options": dict(note["options"]), **note}
+    except (ValueError, KeyError, TypeError) as e:
+        raise WeightsError(f"{file.path}: its entry {OWN_NOTE!r} is damaged ({e}); convert the "
+                           f"original file again") from e
+
+
+def options_of(model):
+    """Return the options of a ResNet that its weights were trained with; {} for a VGG.
+
+    Parameters
+    ----------
+    model : convnets.models.VGG or convnets.models.ResNet
+
+    Returns
+    -------
+    dict
+    """
+    if not isinstance(model, ResNet):
+        return {}
+    halving = model.res3[0]
+    strides = (halving.conv1x1a.stride[0], halving.conv3x3b.stride[0])
+    return {"stride_in": next(k for k, place in STRIDE_IN.items() if place(2) == strides),
+            "stem_pool": next(k for k, pool in STEM_POOL.items() if pool == model.stem_pool),
+            "bn_eps": model.bn1.eps}
+
+
+def model_arrays(model):
+    """Return the arrays of a model that a file can fill, by path, without copying them.
+
+    Parameters
+    ----------
+    model : chainer.Link
+
+    Returns
+    -------
+    dict
+        Parameters and running averages; without the counters of batch normalization.
+    """
+    collected = chainer.serializers.DictionarySerializer()
+    collected.save(model)
+    return {path: array for path, array in collected.target.items()
+            if not path.endswith(COUNTERS)}
+
+
+def n_class_in(file, model, family=None):
+    """Return how many classes the weights of a file are for.
+
+    Parameters
+    ----------
+    file : readers.WeightFile
+    model : convnets.models.VGG or convnets.models.ResNet
+        Of the same architecture, with any number of classes.
+    family : str or Family, optional
+
+    Returns
+    -------
+    int
+        The model's own number if the file has no head.
+    """
+    bias = next(s for s in _slots(model, _choose(file, model, family), file.arrays)
+                if s.head and s.target.endswith("/b"))
+    (name,) = bias.sources
+    return file.arrays[name].size if name in file.arrays else model_arrays(model)[bias.target].size
+
+
+def _choose(file, model, family):
+    """Return the family that was named, or the one that the names of the file tell."""
+    if isinstance(family, Family):
+        return family
+    own = own_family(model, own_note(file))
+    known = [own, *families(model)] if file.format == "npz" else list(families(model))
+    if family is not None:
+        named = [f for f in known if f.name == family]
+        if not named:
+            raise WeightsError(f"unknown family {family!r} for a {type(model).__name__} in a file "
+                               f"of format {file.format}; there are: "
+                               f"{', '.join(f.name for f in known)}")
+        return named[0]
+    known = [f for f in known if file.format in f.formats]
+    if not known:
+        raise WeightsError(f"{file.path}: no known weights of a {type(model).__name__} come in "
+                           f"the format {file.format}")
+
+    def share(f):
+        slots = [s for s in _slots(model, f, file.arrays) if not s.head]
+        return sum(name in file.arrays for s in slots for name in s.sources)
+    best = max(known, key=share)
+    if not share(best):
+        raise WeightsError(
+            f"{file.path}: none of its {len(file.arrays)} names is known for a "
+            f"{type(model).__name__}; got {_some(list(file.arrays))}, expected names as in "
+            + " or ".join(f"{f.name} ({_slots(model, f, {})[0].sources[0]})" for f in known))
+    return best
+
+
+def _slots(model, family, arrays):
+    """Return the slot of every array of the model, as a family names them."""
+    targets = model_arrays(model)
+    found = []
+    for layer in layers(model):
+        names = _names_of(layer.name, layer, family)
+        for param, (templates, convert) in family.dialect[layer.kind].items():
+            target = f"{layer.path}/{param}"
+            if target in targets:   # convolutions in front of batch normalization have no bias
+                bias = ""
+                if param == "avg_mean" and f"{layer.path_in_front}/b" not in targets:
+                    bias = _bias_in_front(layer, family, arrays)
+                found.append(Slot(target, tuple(t.format(*names) for t in templates),
+                                  partial(convert, layer), bias, layer.name in HEADS))
+    return found
+
+
+def _names_of(name, layer, family):
+    return family.names[name].format(**layer.fields).split() if family.names else [layer.path]
+
+
+def _bias_in_front(layer, family, arrays):
+    """Return the name of the bias of the convolution in front, if the file has one."""
+    if not family.names:
+        return ""
+    (template,), _ = family.dialect["conv"]["b"]
+    name = template.format(*_names_of(layer.conv, layer, family))
+    return name if name in arrays else ""
+
+
+def _refuse_misfits(file, model, family, missing, unused):
+    faults = []
+    if missing:
+        faults.append(f"lacks {_some([n for s in missing for n in s.sources])}")
+    if unused:
+        faults.append(f"has {_some(unused)}, which no layer of the model takes")
+    if faults:
+        raise WeightsError(
+            f"{file.path}: taken for {family.name} weights of a {type(model).__name__}, it "
+            + " and ".join(faults) + ". Is it the right model? strict=False loads what fits.")
+
+
+def _without_head(unused, model, family, head):
+    """Return the unused names that are not those of a head which is to stay new."""
+    if head == "keep":
+        return unused
+    of_head = {name for s in _slots(model, family, {}) if s.head for name in s.sources}
+    return tuple(name for name in unused if name not in of_head)
+
+
+def _converted(file, model, slots):
+    """Return the arrays for the model by path, after all checks."""
+    targets = model_arrays(model)
+    arrays = {}
+    for slot in slots:
+        got = [file.arrays[name] for name in slot.sources]
+        expected = targets[slot.target].shape
+        try:
+            array = slot.convert(*got)
+            if slot.bias:
+                array = array - file.arrays[slot.bias]
+        except ValueError as e:   # a shape that cannot even be converted
+            raise _misshapen(file, slot, got, expected) from e
+        if array.shape != expected:
+            raise _misshapen(file, slot, got, expected)
+        if not np.isfinite(array).all():
+            raise WeightsError(f"{file.path}: {slot.sources[0]} has values that are NaN or "
+                               f"infinite; the file is damaged, or its training went wrong")
+        arrays[slot.target] = array
+    return arrays
+
+
+def _misshapen(file, slot, got, expected):
+    shapes = " and ".join(f"{name} {array.shape}" for name, array in
+                          zip(slot.sources, got, strict=True))
+    remedy = (" The head is for another number of classes: head='new' keeps the model's own."
+              if slot.head else "")
+    return WeightsError(f"{file.path}: {shapes} does not fit {slot.target}, which is "
+                        f"{expected}.{remedy}")
+
+
+def _set_options(model, options):
+    """Give a ResNet the options its weights were trained with; return what changed."""
+    before = options_of(model)
+    changed = {name: (before[name], value) for name, value in options.items()
+               if before.get(name) != value}
+    if "stem_pool" in changed:
+        model.stem_pool = STEM_POOL[options["stem_pool"]]
+    for link in model.links() if changed else ():
+        if isinstance(link, L.BatchNormalization):
+            link.eps = options.get("bn_eps", link.eps)
+    if "stride_in" in changed:
+        for name in STAGES:
+            first = model[name][0]
+            stride = max(first.conv1x1a.stride[0], first.conv3x3b.stride[0])
+            a, b = STRIDE_IN[options["stride_in"]](stride)
+            first.conv1x1a.stride, first.conv3x3b.stride = (a, a), (b, b)
+    return changed
+
+
+def _some(names, n=4):
+    names = list(names)
+    return ", ".join(names[:n]) + (f", ... ({len(names)} in all)" if len(names) > n else "")
