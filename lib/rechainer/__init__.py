@@ -11,6 +11,7 @@ module a seam:
 ``_caffe``                  Caffe's message classes, built by today's protobuf
 ``_processes``              Python without processes (WebAssembly); spawned children
 ``_cupy``                   CuPy's moved names; no import of CuPy without a graphics driver
+``onednn``                  oneDNN in place of ideep4py, where ``use_ideep`` asks for it
 ==========================  ====================================================================
 
 **Reach.** Outside Chainer only ``numpy.__getattr__`` and ``sys.meta_path`` are touched: other
@@ -33,6 +34,7 @@ from rechainer import (
     _numpy_names,
     _processes,
     _removed_modules,
+    onednn,
 )
 from rechainer._info import info
 from rechainer._numpy_names import cover
@@ -57,6 +59,7 @@ def _activate():
         | _caffe.SEAMS
         | _processes.SEAMS
         | _cupy.SEAMS
+        | onednn.SEAMS
     )
 
 

@@ -10,6 +10,7 @@ from rechainer import (
     _numpy_names,
     _processes,
     _removed_modules,
+    onednn,
 )
 
 #: Distributions whose versions are told; CuPy's name also tells its CUDA.
@@ -23,6 +24,7 @@ PARTS = {
     "Caffe models": _caffe.status,
     "processes": _processes.status,
     "CuPy": _cupy.status,
+    "oneDNN": onednn.status,
 }
 
 

@@ -1,0 +1,36 @@
+"""oneDNN under Chainer's functions on the processor.
+
+Chainer asks ``ideep4py`` for fast convolutions where ``chainer.config.use_ideep`` is ``'auto'`` or
+``'always'``; that package ended with Python 3.8. Here oneDNN stands in for it, called through its
+C interface: ``pip install rechainer[onednn]`` (Linux, x86-64), then ``CHAINER_USE_IDEEP=auto`` in
+the environment or ``chainer.config.use_ideep = 'auto'``. Without it everything stays as it was.
+
+Activations remain NumPy's arrays of shape (N, C, H, W) whose channels lie side by side in memory,
+an order that NumPy's functions keep. float32 maps go to oneDNN, everything else to NumPy.
+
+==================  ==============================================================
+``_library``        the C library: where it is, its functions
+``_primitives``     its objects, and a cache of them
+``_arrays``         the order of arrays in memory
+``_operations``     the operations, on arrays
+``_ideep4py``       ideep4py's names for them
+``_chainer``        Chainer's methods that need more than that
+==================  ==============================================================
+
+The library is looked for where pip puts it, and at the environment variable ``RECHAINER_ONEDNN``
+(a file, or its folder; empty: nowhere).
+"""
+
+from rechainer.onednn import _library
+from rechainer.onednn._chainer import SEAMS, is_usable
+
+__all__ = ["SEAMS", "status"]
+
+
+def status():
+    """Say in one line what is active."""
+    if _library.path() is None:
+        return f"not installed (pip install {_library.DISTRIBUTION})"
+    if not is_usable():
+        return "installed, not used: it does not load here, or ideep4py is there"
+    return f"{_library.version()}, where chainer.config.use_ideep is 'auto' or 'always'"
