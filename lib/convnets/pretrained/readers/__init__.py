@@ -1,0 +1,119 @@
+"""Weight files as arrays, whatever wrote them, without the framework that wrote them.
+
+`read` looks at a file's first bytes, not at its name's ending. No reader executes anything a file
+holds, and none believes a size that a file states before it has been held against the file's own.
+"""
+
+import struct
+import zipfile
+import zlib
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+
+from ..errors import WeightsError
+from . import bounds, npz, safetensors, torch
+
+__all__ = ["WeightFile", "read"]
+
+LIMIT = 8 << 30      # bytes of arrays
+RATIO = 1000         # times the file's size: what deflate can do
+LEAST = 1 << 20
+# What a damaged file makes parsers say; anything else would be a defect here.
+DAMAGE = (ArithmeticError, AssertionError, EOFError, LookupError, MemoryError, OSError,
+          RuntimeError, TypeError, ValueError, struct.error, zipfile.BadZipFile, zlib.error)
+
+
+@dataclass(frozen=True)
+class WeightFile:
+    """What a weight file holds.
+
+    Attributes
+    ----------
+    path : pathlib.Path
+    format : str
+        npz, torch, safetensors, hdf5, onnx or caffe.
+    arrays : dict of str to ndarray
+        In the file's own layout and under its own names; this machine's byte order, contiguous.
+        bfloat16 comes as float32, every other type as stored.
+    details : dict
+        What else the reader of that format found; see its module.
+    """
+
+    path: Path
+    format: str
+    arrays: dict[str, np.ndarray]
+    details: dict = field(default_factory=dict)
+
+
+def read(path, limit=LIMIT):
+    """Read all arrays of a weight file.
+
+    Parameters
+    ----------
+    path : path
+    limit : int
+        Bytes that the arrays may take together. A thousand times the file's size is never
+        exceeded either.
+
+    Returns
+    -------
+    WeightFile
+
+    Raises
+    ------
+    WeightsError
+        If the file is missing, damaged, of an unknown format, larger than the limit, or holds
+        code. The message names the file and the fault. Nothing of a damaged file is returned.
+    """
+    path = Path(path)
+    kind = "weight"
+    try:
+        if not path.is_file():
+            raise WeightsError("no such file" if not path.exists() else "not a file")
+        size = path.stat().st_size
+        kind, reader = _recognised(path, size)
+        arrays, details = reader(path, bounds.Budget(min(limit, max(RATIO * size, LEAST))))
+        if not arrays:
+            raise WeightsError(f"a {kind} file without any arrays")
+    except WeightsError as e:
+        raise WeightsError(f"{path}: {e}") from None
+    except DAMAGE as e:
+        raise WeightsError(f"{path}: a damaged {kind} file ({type(e).__name__}: {e}); fetch or "
+                           f"copy it again") from e
+    return WeightFile(path, kind, arrays, details)
+
+
+def _recognised(path, size):
+    """Return a file's format and reader, by its first bytes."""
+    with path.open("rb") as file:
+        start = file.read(512)
+    if start.startswith(b"PK\x03\x04"):
+        return _recognised_zip(path)
+    if start.startswith(torch.MAGIC):
+        return "torch", torch.read_legacy
+    if start[8:9] == b"{" and int.from_bytes(start[:8], "little") <= size:
+        return "safetensors", safetensors.read
+    raise WeightsError(_stranger(start))
+
+
+def _recognised_zip(path):
+    with zipfile.ZipFile(path) as archive:
+        names = archive.namelist()
+    if any(name.split("/")[-1] == "data.pkl" for name in names):
+        return "torch", torch.read_zip
+    if names and all(name.endswith(".npy") for name in names):
+        return "npz", npz.read
+    raise WeightsError(f"a zip archive of {', '.join(names[:3]) or 'nothing'}...; expected .npz, "
+                       f"torch or .keras")
+
+
+# Files that people have by mistake: how they begin, and what they are.
+STRANGERS = [
+    (b"", 0, "empty; fetch or copy it again"),
+]
+
+
+def _stranger(start):
+    return f"begins with {start[:8]!r}"
