@@ -1,6 +1,7 @@
-"""Files written whole or not at all, and npz files read without trust."""
+"""Files written whole or not at all, known for what they are, and npz read without trust."""
 
 import os
+import re
 import zipfile
 import zlib
 from contextlib import contextmanager
@@ -29,6 +30,31 @@ def written_whole(path):
     except BaseException:
         part.unlink(missing_ok=True)
         raise
+
+
+def mistaken_for(path):
+    """Say what a file is if it is one of those that come in place of the file wanted.
+
+    Parameters
+    ----------
+    path : path
+
+    Returns
+    -------
+    str or None
+        In words, for an error; None if the file may be the one.
+    """
+    with Path(path).open("rb") as file:
+        head = file.read(512)
+    if not head:
+        return "an empty file"
+    if head.startswith(b"version https://git-lfs.github.com/spec/"):
+        size = Path(path).stat().st_size
+        return (f"a Git LFS pointer of {size} bytes, not the file it stands for; `git lfs pull` in "
+                f"its repository, or the download link there, gives the file itself")
+    if re.match(rb"(\xef\xbb\xbf)?\s*<(!doctype html|html|head|\?xml)", head, re.IGNORECASE):
+        return "a web page"
+    return None
 
 
 def read_npz(path):

