@@ -793,8 +793,8 @@ mean_loss = lab.function(Function(
                 quietly(lambda y: (np.log(np.exp(y - y.max(axis=1, keepdims=True)).sum(axis=1))
                                    - y.mean(axis=1)).mean())),
         Mistake("one maximum for all", "One maximum of all scores is not enough: in a row that "
-                "lies far below it every e^(y - max) is 0, and the logarithm of 0 has no end. Each row "
-                "has a maximum of its own: `y.max(axis=1, keepdims=True)`.",
+                "lies far below it every e^(y - max) is 0, and the logarithm of 0 has no end. Each "
+                "row has a maximum of its own: `y.max(axis=1, keepdims=True)`.",
                 quietly(lambda y: (y.max() + np.log(np.exp(y - y.max()).sum(axis=1))
                                    - y.mean(axis=1)).mean())),
         Mistake("sign", "The sign: a loss is minus the logarithm of a probability, so it is "
