@@ -7,6 +7,8 @@ import sys
 from datetime import UTC, datetime
 from pathlib import Path
 
+import rechainer
+
 import chainer
 import numpy as np
 
@@ -61,7 +63,7 @@ def provenance(command, seed, options, device="@numpy"):
     return {
         "command": command,
         "date": datetime.now(UTC).strftime("%Y-%m-%d"),
-        "device": f"{device}, {_processor()}, {os.cpu_count()} cores",
+        "device": f"{device}, {_processor()}, {os.cpu_count()} cores{_kernels(device)}",
         "versions": {"python": platform.python_version(), "numpy": np.__version__,
                      "chainer": chainer.__version__},
         "seed": seed,
@@ -109,6 +111,13 @@ def describe(run):
     """
     versions = ", ".join(f"{name} {version}" for name, version in run["versions"].items())
     return f"{run['command']}  (seed {run['seed']}, {run['date']}, {run['device']}; {versions})"
+
+
+def _kernels(device):
+    """Say which kernels Chainer was told to use on the processor, if not its own."""
+    if device != "@numpy" or chainer.config.use_ideep == "never":
+        return ""
+    return f", use_ideep={chainer.config.use_ideep}: {rechainer.info()['parts']['oneDNN']}"
 
 
 def _processor():
