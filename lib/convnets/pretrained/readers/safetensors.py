@@ -49,6 +49,11 @@ def read(path, budget):
     return {name: arrays[name] for name in header}, {"metadata": metadata}
 
 
+def recognised(start, size):
+    """Tell whether a file begins with a header's length and a JSON object."""
+    return start[8:9] == b"{" and int.from_bytes(start[:8], "little") <= size
+
+
 def _header(file, size):
     length = int.from_bytes(file.read(8), "little")
     if length > min(LONGEST_HEADER, size - 8):
