@@ -6,8 +6,8 @@
 
 import rechainer  # noqa: F401  must come before anything that imports chainer
 
-from . import data, inspect, losses, models, results  # isort: skip
+from . import data, inspect, losses, models, pretrained, results  # isort: skip
 from .training import train, trainer  # isort: skip
 
-__all__ = ["data", "inspect", "losses", "models", "results", "train", "trainer"]
+__all__ = ["data", "inspect", "losses", "models", "pretrained", "results", "train", "trainer"]
 __version__ = "0.1.0"

@@ -5,9 +5,7 @@ from a file, `load` gives model and weights in one call, `convert` writes what w
 """
 
 from .errors import WeightsError
-
-#from .loading import ARCHITECTURES, convert, load, load_weights
+from .loading import ARCHITECTURES, convert, load, load_weights
 from .transfer import Report
 
-__all__ = ["Report", "WeightsError"]
-#__all__ = ["ARCHITECTURES", "Report", "WeightsError", "convert", "load", "load_weights"]
+__all__ = ["ARCHITECTURES", "Report", "WeightsError", "convert", "load", "load_weights"]

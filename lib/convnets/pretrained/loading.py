@@ -16,7 +16,8 @@ from .readers import read
 from .transfer import OWN_CHECK, OWN_NOTE, model_arrays, n_class_in, options_of, own_note, transfer
 
 ARCHITECTURES = {"vgg16": models.VGG16, "vgg19": models.VGG19, "resnet50": models.ResNet50,
-                 "resnet101": models.ResNet101, "resnet152": models.ResNet152}
+                 "resnet101": models.ResNet101, "resnet152": models.ResNet152,
+                 "squeezenet": models.SqueezeNet}
 
 TOLERANCE = 1e-3               # of the scores' standard deviation, between two machines
 
@@ -150,7 +151,7 @@ def convert(src, dst, arch, **options):
         "preprocessing": model.report.preprocessing,
         "source": {"name": Path(model.report.path).name, "sha256": _sha256(model.report.path)},
     }
-    arrays = model_arrays(model) | {
+    arrays = model_arrays(model, counters=True) | {
         OWN_NOTE: np.array(json.dumps(note)), OWN_CHECK: made_up_scores(model)}
     with written_whole(dst) as file:
         np.savez(file, **arrays)

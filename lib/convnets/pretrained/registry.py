@@ -28,6 +28,8 @@ class Entry:
         The network, and a name in `families`: who wrote the file.
     file : str
         Its name in the models folder.
+    bundled : bool
+        It comes with this package.
     url : str, optional
         Address of the file itself. Without one it is not downloaded.
     page : str, optional
@@ -55,6 +57,7 @@ class Entry:
     preprocessing: str
     n_class: int
     classes: str
+    bundled: bool = False
     url: str | None = None
     page: str | None = None
     size: int | None = None
@@ -70,8 +73,8 @@ class Entry:
 
     @property
     def path(self):
-        """Where the file belongs: `file` in Chainer's models folder, which need not exist."""
-        return models_folder() / self.file
+        """Where the file belongs: in Chainer's models folder, which need not exist, or here."""
+        return (FILES if self.bundled else models_folder()) / self.file
 
     @property
     def checksums(self):

@@ -187,22 +187,24 @@ def options_of(model):
             "bn_eps": model.bn1.eps}
 
 
-def model_arrays(model):
+def model_arrays(model, counters=False):
     """Return the arrays of a model that a file can fill, by path, without copying them.
 
     Parameters
     ----------
     model : chainer.Link
+    counters : bool
+        Also the numbers N of minibatches that batch normalization has seen.
 
     Returns
     -------
     dict
-        Parameters and running averages; without the counters of batch normalization.
+        Parameters and running averages.
     """
     collected = chainer.serializers.DictionarySerializer()
     collected.save(model)
     return {path: array for path, array in collected.target.items()
-            if not path.endswith(COUNTERS)}
+            if counters or not path.endswith(COUNTERS)}
 
 
 def n_class_in(file, model, family=None):
