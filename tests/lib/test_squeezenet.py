@@ -34,7 +34,10 @@ def test_the_stored_weights_name_what_the_photographs_show():
     for name, photo in data.photos().items():
         if (label := data.PHOTOS[name]) is None:
             continue
+        x = net.preprocessing.batch(photo)
         with chainer.using_config("train", False), chainer.no_backprop_mode():
-            (p,) = net(net.preprocessing.batch(photo)).array
+            (p,) = net(x).array
         assert p.argmax() == label, name
         assert p[label] > 0.6
+        pixels = x + np.float32([103.939, 116.779, 123.68])[:, None, None]    # BGR 0..255
+        assert np.allclose(net.predict(pixels[:, ::-1] / 255), p, atol=1e-5)  # takes RGB 0..1

@@ -21,10 +21,13 @@ class ImageClassifier:
         The (C, H, W) of the images the model was designed for.
     any_size : bool
         H and W may differ from it.
+    preprocessing : convnets.pretrained.preprocess.Preprocessing or None
+        What loaded weights want images to be; `predict` sees to it.
     """
 
     in_shape = (1, 28, 28)
     any_size = False
+    preprocessing = None
 
     def stages(self):
         """Return the (name, function) pairs from images to class scores, in forward order."""
@@ -103,7 +106,9 @@ class ImageClassifier:
         Parameters
         ----------
         images : array, shape (N, C, H, W), (C, H, W) or (H, W)
-            ``uint8`` in 0..255 or floats in 0..1.
+            ``uint8`` in 0..255 or floats in 0..1; colours as RGB. With pretrained weights they
+            are brought to the order and scale that these were trained with; photographs of any
+            size are for `convnets.pretrained.layers.predict`.
         batch : int
             Images per forward pass.
 
@@ -117,6 +122,8 @@ class ImageClassifier:
             If shape or value range cannot be those of such images.
         """
         x = as_images(images, self._expected())
+        if self.preprocessing is not None:
+            x = self.preprocessing.normalise(x)
         with chainer.using_config("train", False), chainer.no_backprop_mode():
             parts = [F.softmax(self.logits(self.device.send(x[i:i + batch]))).array
                      for i in range(0, len(x), batch)]

@@ -103,7 +103,7 @@ class Preprocessing:
         OSError
             If a file is missing or no image.
         """
-        return self._normalised(self._centre(self._resized(image)))
+        return self._of_pixels(self._centre(self._resized(image)))
 
     def batch(self, images, oversample=False):
         """Return photographs as a minibatch.
@@ -126,7 +126,7 @@ class Preprocessing:
         """
         if oversample and self.size is None:
             raise ValueError("ten crops need a size to cut out; size is None")
-        crops = [self._normalised(crop) for image in as_list(images)
+        crops = [self._of_pixels(crop) for image in as_list(images)
                  for crop in self._crops(self._resized(image), oversample)]
         if len({crop.shape for crop in crops}) > 1:
             sizes = sorted({crop.shape[1:] for crop in crops})
@@ -176,12 +176,30 @@ class Preprocessing:
                              f"{self.size} x {self.size}. Set resize.")
         return height - self.size, width - self.size
 
-    def _normalised(self, pixels):
-        x = pixels.transpose(2, 0, 1)
+    def normalise(self, images):
+        """Return images of the right size as the network's input.
+
+        Parameters
+        ----------
+        images : array, shape (N, 3, H, W), float
+            RGB in 0..1.
+
+        Returns
+        -------
+        array, shape (N, 3, H, W), float32
+        """
+        return self._normalised(images, 255 * self.scale)
+
+    def _of_pixels(self, pixels):
+        """Return the input for pixels (H, W, 3) in 0..255."""
+        return self._normalised(pixels.transpose(2, 0, 1), self.scale)
+
+    def _normalised(self, x, factor):
+        """Return RGB values (..., 3, H, W) in the network's order, times a factor, normalised."""
         if self.order == "bgr":
-            x = x[::-1]
+            x = x[..., ::-1, :, :]
         mean, std = (np.array(v, np.float32)[:, None, None] for v in (self.mean, self.std))
-        return np.ascontiguousarray((x * np.float32(self.scale) - mean) / std)
+        return np.ascontiguousarray((x * np.float32(factor) - mean) / std)
 
 
 _BGR = {"order": "bgr", "scale": 1.0, "std": (1.0, 1.0, 1.0)}
