@@ -93,11 +93,19 @@ def with_groups(ordinary):
     """Groups are no reason not to use oneDNN."""
 
     def method(self, *arrays):
-        if self._use_ideep or wanted(*(a for a in arrays if a is not None)):
-            return self._forward_ideep(*arrays)
-        return ordinary(self, *arrays)
+        return self._forward_ideep(*arrays) if self._use_ideep else ordinary(self, *arrays)
 
     return method
+
+
+def with_dilation(ordinary):
+    """Deconvolution2DFunction: nor is dilation, of a grouped convolution or another."""
+
+    def forward_cpu(self, inputs):
+        self._use_ideep = wanted(*inputs)
+        return ordinary(self, inputs)
+
+    return with_retreat(forward_cpu)
 
 
 def pool_average(self, xs):
@@ -225,7 +233,7 @@ REPLACEMENTS = {
     },
     DECONVOLUTION: {
         "Deconvolution2DFunction": {
-            "forward_cpu": with_retreat,
+            "forward_cpu": with_dilation,
             "_forward_ideep": instead(convolve_back),
             "_forward_grouped_convolution": with_groups,
         },
