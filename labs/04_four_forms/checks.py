@@ -205,9 +205,11 @@ def a_class(answer, base, name):
 
 def begun(network):
     """Raise NotAttempted if both methods are blank or missing."""
-    methods = [vars(network).get(name, ...) for name in ("__init__", "forward")] \
-        if isinstance(network, type) else [network]
-    if all(map(is_blank, methods)):
+    if not isinstance(network, type):
+        return attempted(network)
+    methods = [getattr(network, name, ...) for name in ("__init__", "forward")]
+    if all(m in (chainer.Chain.__init__, chainer.ChainList.__init__) or is_blank(m)
+           for m in methods):
         raise NotAttempted
 
 
