@@ -248,7 +248,7 @@ def kind(got, right, described: str) -> None:
     elif isinstance(right, int) and not isinstance(got, (int, np.integer)):
         raise Finding(f"The result is {describe(got)}, of type {type(got).__name__}; expected a "
                       f"whole number.", call=described, expected=show(right), got=repr(got),
-                      cause="It counts positions, so it is an int: `/` always gives a float, "
+                      cause="It is a count, so it is an int: `/` always gives a float, "
                             "`//` divides and rounds down.")
 
 
