@@ -24,7 +24,8 @@ def functions(model):
 
     Parameters
     ----------
-    model : convnets.models.VGG, convnets.models.ResNet or CifarResNet
+    model : convnets.models.ImageClassifier
+        With `stages`, such as a VGG, a ResNet or a SqueezeNet.
 
     Returns
     -------
@@ -50,8 +51,9 @@ def _vgg_functions(model):
 def _stage_functions(model):
     found = dict(model.stages())
     *_, pool, _ = found
-    averages = found[pool]
-    found[pool] = lambda h: F.reshape(averages(h), h.shape[:2])     # (N, C), not (N, C, 1, 1)
+    if pool.startswith("pool"):
+        averages = found[pool]
+        found[pool] = lambda h: F.reshape(averages(h), h.shape[:2])     # (N, C), not (N, C, 1, 1)
     return found
 
 
@@ -92,8 +94,8 @@ def extract(model, images, layers=None, size=PUBLISHED, aspect="keep"):
     images : image or iterable of images
         As `Preprocessing.batch` takes them.
     layers : sequence of str, optional
-        Names that `functions` has. Default: the features in front of the last layer, ``fc7`` of
-        a VGG16 and ``pool5`` of a ResNet.
+        Names that `functions` has. Default: the features in front of the layer that scores the
+        classes: ``fc7`` of a VGG16, ``pool5`` of a ResNet, ``fire9`` of a SqueezeNet.
     size, aspect
         As in `prepare`.
 
@@ -107,7 +109,7 @@ def extract(model, images, layers=None, size=PUBLISHED, aspect="keep"):
         If there is no such layer, or the images do not fit.
     """
     known = functions(model)
-    layers = [list(known)[-3]] if layers is None else _checked(model, layers, known)
+    layers = [_features(list(known))] if layers is None else _checked(model, layers, known)
     x = _settings(model, size, aspect).batch(images)
     with chainer.using_config("train", False):
         return _outputs(model, x, layers, known)
@@ -157,6 +159,12 @@ def _outputs(model, x, layers, known):
             missing.remove(name)
         if not missing:
             return found
+
+
+def _features(names):
+    """Return the layer in front of the scores, which an average over the map may follow."""
+    *_, features, _, after, _ = names
+    return features if after.startswith("pool") else names[-3]
 
 
 def _checked(model, layers, known):

@@ -75,7 +75,7 @@ def _not_there(source):
         entry = registry.entry(name)
         if entry.file == Path(source).name:
             return f"{source} does not exist. By the name {name!r}: {_advice(entry)}"
-        if str(source).startswith(f"{entry.arch}/"):
+        if str(source).startswith(f"{entry.arch}/") and not Path(source).suffix:
             registry.entry(source)              # raises, and lists the names of that network
     return (f"{source} does not exist. Give a weight file, or a name such as "
             f"{next(iter(registry.aliases()))!r}; `convnets weights` lists them.")
@@ -114,4 +114,4 @@ def _advice(entry):
         f"Put {entry.file} ({entry.describe_size()}, {entry.describe_checksum()}) into "
         f"{entry.path.parent}, or give its path.",
         source and f"It is published at {source}.",
-        f"Weights of {entry.arch} that are downloaded: {', '.join(others)}.")))
+        others and f"Weights of {entry.arch} that are downloaded: {', '.join(others)}.")))

@@ -232,6 +232,15 @@ def test_other_numbers_of_blocks_count_on():
                                              "pool2", "fc3", "fc4", "fc5", "prob"]
 
 
+def test_squeezenet():
+    model = models.SqueezeNet(7)
+    model.preprocessing = SETTINGS["squeezenet"]
+    assert list(layers.functions(model))[-4:] == ["fire9", "conv10", "pool10", "prob"]
+    assert layers.extract(model, photo(99, 99), size=99)["fire9"].shape == (1, 512, 6, 6)
+    found = layers.extract(model, photo(99, 99), ["conv10", "pool10"], 99)
+    assert np.allclose(found["conv10"].array.mean(axis=(2, 3)), found["pool10"].array, rtol=1e-4)
+
+
 def test_a_model_without_published_settings():
     model = models.ResNet20()
     with pytest.raises(ValueError, match=r"ResNet20: set model\.preprocessing"):
