@@ -804,8 +804,15 @@ def unchecked(src, dst):
         b.copyparams(a)
 
 
-def counted_only(src, dst):
+def counted_by_zip(src, dst):
     for a, b in zip(right_order(src), right_order(dst), strict=True):
+        b.copyparams(a)
+
+
+def compared_on_the_way(src, dst):
+    for a, b in zip(right_order(src), right_order(dst), strict=True):
+        if a.W.shape != b.W.shape:
+            raise ValueError
         b.copyparams(a)
 
 
@@ -844,6 +851,11 @@ def row_of(*weights):
     return chainer.Sequential(*(linear(weight, 10 * weight) for weight in weights))
 
 
+def ending(row, n_out):
+    """The row with a last link from one number to n_out."""
+    return chainer.Sequential(*row, L.Linear(1, n_out))
+
+
 def weights(links):
     return ", ".join(f"{link.W.array.item():g}x + {link.b.array.item():g}" for link in links)
 
@@ -875,14 +887,16 @@ def arrays_afterwards(copy):
 
 
 def refused(copy):
-    """What comes of three targets that do not fit."""
+    """What comes of targets that do not fit."""
     lines = []
-    for name, dst in (("2 layers", row_of(7, 7)), ("4 layers", row_of(7, 7, 7, 7)),
-                      ("3 layers, the last 1 to 2",
-                       chainer.Sequential(linear(7, 7), linear(7, 7), L.Linear(1, 2)))):
+    for name, src, dst in (
+            ("3 layers to 2", row_of(2, 3, 5), row_of(7, 7)),
+            ("3 layers to 4", row_of(2, 3, 5), row_of(7, 7, 7, 7)),
+            ("W (3, 1) to W (2, 1)", ending(row_of(2, 3), 3), ending(row_of(7, 7), 2)),
+            ("W (1, 1) to W (2, 1)", ending(row_of(2, 3), 1), ending(row_of(7, 7), 2))):
         before = [p.array.copy() for p in dst.params()]
         try:
-            copy(row_of(2, 3, 5), dst)
+            copy(src, dst)
             result = "no error"
         except Exception as error:
             result = type(error).__name__
@@ -906,7 +920,7 @@ COPY_TRAITS = (
           "Copy the numbers, from the source into the target's own arrays: `b.W.array[...] = "
           "a.W.array`, or `b.copyparams(a)`."),
     Trait("models that do not fit", "A target that does not fit is not refused as it should be.",
-          refused, "copy_weights(src, dst) with src of three links 1 to 1",
+          refused, "copy_weights(src, dst) with another number of links, or another last W",
           "Compare the number of links and every shape first, raise a `ValueError` if one "
           "differs, and only then begin to copy."),
 )
@@ -936,12 +950,17 @@ COPY_TRAITS = (
     Mistake("nothing compared", "`zip` stops at the shorter of the two without a word, so a "
             "network of two layers takes the first two of three. Compare the number of links and "
             "every shape first, and raise a `ValueError`.", unchecked),
-    Mistake("shapes not compared", "The error comes when some layers have been overwritten "
-            "already: the target is then neither the old model nor the new. Compare every shape "
-            "before the first copy.", counted_only),
-    Mistake("stretched", "NumPy stretches an array of one number to fill a larger one, so an "
-            "assignment with `[...]` does not notice another shape. Compare every shape before "
-            "the first copy.", stretched),
+    Mistake("left to zip", "`zip(..., strict=True)` does raise a `ValueError`, but at its end, "
+            "when the layers before have been overwritten: the target is then neither the old "
+            "model nor the new. Compare number and shapes before the first copy.",
+            counted_by_zip),
+    Mistake("compared on the way", "Each layer is compared just before it is copied, so the error "
+            "comes when those before it have been overwritten: the target is then neither the "
+            "old model nor the new. Compare all of them before the first copy.",
+            compared_on_the_way),
+    Mistake("shapes left to the copy", "NumPy stretches an array of one number to fill a larger "
+            "one, so the copy itself (`copyparams` too) does not notice every other shape, and "
+            "those it notices too late. Compare every shape before the first copy.", stretched),
     Mistake("assert", "`assert` is for mistakes in one's own code (and `python -O` leaves it "
             "out). That two models do not fit is the caller's: `raise ValueError(...)`, with "
             "what was got and expected.", asserted),
