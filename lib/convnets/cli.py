@@ -1,4 +1,4 @@
-"""The `convnets` command: train, predict, summary, data, labs."""
+"""The `convnets` command: train, predict, summary, data, weights, labs."""
 
 import argparse
 import importlib
@@ -11,8 +11,10 @@ import rechainer  # noqa: F401  must come before chainer
 import chainer  # isort: skip
 import numpy as np
 
-from . import data, inspect, models, results, training
+from . import data, inspect, models, pretrained, results, training
 from .files import read_npz, written_whole
+from .pretrained import layers, registry
+from .pretrained.locate import locate, state
 
 COMMANDS = ("labs", "gradients")  # further commands, each in the module of its name
 
@@ -23,8 +25,7 @@ SMALL["vgg-small"] = models.VGGSmall
 SMALL.update((f"{kind}{depth}", getattr(models, f"{name}{depth}"))
              for kind, name in (("resnet", "ResNet"), ("plain", "Plain"))
              for depth in (20, 32, 44, 56, 110))
-LARGE = {"vgg16": models.VGG16, "vgg19": models.VGG19, "resnet50": models.ResNet50,
-         "resnet101": models.ResNet101, "resnet152": models.ResNet152}
+LARGE = pretrained.ARCHITECTURES
 LENET5 = [name for name in SMALL if name.startswith("lenet5")]
 DATA = {"mnist": data.mnist, "fashion_mnist": data.fashion_mnist, "cifar10": data.cifar10}
 FETCH = {"cifar10": data.fetch_cifar10}
@@ -56,7 +57,7 @@ def build_parser():
     """Return the argument parser with all commands."""
     parser = argparse.ArgumentParser(prog="convnets", description=__doc__)
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
-    for add in (_add_train, _add_predict, _add_summary, _add_data):
+    for add in (_add_train, _add_predict, _add_summary, _add_data, _add_weights):
         add(commands)
     for name in COMMANDS:
         importlib.import_module(f".{name}", __package__).add_parser(commands)
@@ -127,26 +128,49 @@ def _save_npz(path, model):
 
 
 def _add_predict(commands):
-    p = commands.add_parser("predict", help="say which digit an image shows")
-    p.add_argument("image", type=Path, help="a 28 x 28 image: white digit on black, as in MNIST")
-    p.add_argument("--weights", type=Path, required=True,
-                   help="model.npz, as `convnets train --out` writes it")
-    p.add_argument("--model", choices=LENET5, default="lenet5")
+    p = commands.add_parser("predict", help="say which digit or thing an image shows")
+    p.add_argument("image", type=Path, help="for a LeNet5 a 28 x 28 image, white digit on black as "
+                                            "in MNIST; for the other networks any photograph")
+    p.add_argument("--model", choices=[*LENET5, *LARGE], default="lenet5")
+    p.add_argument("--weights", help="for a LeNet5 model.npz, as `convnets train --out` writes it; "
+                                     "for the others a file, a name that `convnets weights` lists, "
+                                     "or auto, which is the default")
     p.add_argument("--invert", action="store_true", help="the digit is dark on white")
-    p.add_argument("--top", type=int, default=3, help="how many classes to list")
+    p.add_argument("--ten-crops", action="store_true", help="average over ten parts of the photo")
+    p.add_argument("--top", type=int, default=5, help="how many classes to list")
+    p.add_argument("--device", default="@numpy", help="such as @numpy or @cupy:0")
     p.set_defaults(run=_predict)
 
 
 def _predict(args):
-    from PIL import Image
     if not args.image.exists():
         raise ValueError(f"{args.image} does not exist")
+    if args.model in LARGE:
+        _predict_photo(args)
+    else:
+        _predict_digit(args)
+
+
+def _predict_photo(args):
+    model = pretrained.load(args.model, args.weights or "auto", device=args.device)
+    y = layers.predict(model, args.image, oversample=args.ten_crops).array
+    (probabilities,) = chainer.backends.cuda.to_cpu(y)
+    names = registry.class_names() if len(probabilities) == 1000 else None
+    for _, name, probability in registry.top(probabilities, names, args.top):
+        print(f"{probability:.4f}  {name}")
+
+
+def _predict_digit(args):
+    from PIL import Image
+    if args.weights is None:
+        raise ValueError(f"--weights is missing: a file that `convnets train {args.model} --out "
+                         f"FOLDER` wrote")
     with Image.open(args.image) as image:
         pixels = np.asarray(image.convert("L"))
     model = load_npz(args.weights, SMALL[args.model]())
     (probabilities,) = model.predict(255 - pixels if args.invert else pixels)
-    for digit in probabilities.argsort()[::-1][:args.top]:
-        print(f"{digit}  {probabilities[digit]:.4f}")
+    for digit, _, probability in registry.top(probabilities, None, args.top):
+        print(f"{digit}  {probability:.4f}")
 
 
 def load_npz(path, model):
@@ -211,6 +235,51 @@ def _data(args):
         print(f"installed {path}")
     if args.fetch:
         print(f"{args.fetch}: {FETCH[args.fetch]()}")
+
+
+def _add_weights(commands):
+    p = commands.add_parser("weights", help="list the published weight files and those that are "
+                                            "here, or fetch one")
+    p.add_argument("name", nargs="?", help="tell all about this one, such as resnet50/imagenet")
+    p.add_argument("--fetch", metavar="NAME", help="download the file of a name, unless it is here")
+    p.set_defaults(run=_weights)
+
+
+def _weights(args):
+    if args.fetch:
+        print(locate(registry.entry(args.fetch).name))
+    elif args.name:
+        _print_weights(registry.entry(args.name))
+    else:
+        _list_weights()
+
+
+def _list_weights():
+    rows = [("name", "file", "size", "error", "here")]
+    for name in registry.names():
+        entry = registry.entry(name)
+        error = f"{entry.top1_error:.1f} %" if entry.top1_error else ""
+        here = state(entry) or ("" if entry.downloadable else "no download")
+        rows.append((name, entry.file, entry.describe_size(), error, here))
+    rows += [(alias, f"is {name}", "", "", "") for alias, name in registry.aliases().items()]
+    for name, file, size, error, here in rows:
+        print(f"{name:25s} {file:46s} {size:>17s}  {error:6s}  {here}".rstrip())
+    print(f"Error: top-1, as published. Files are looked for and put in {registry.models_folder()}")
+
+
+def _print_weights(entry):
+    errors = [f"{kind} {error:g} %" for kind, error in
+              (("top-1", entry.top1_error), ("top-5", entry.top5_error)) if error]
+    rows = {
+        "name": entry.name, "file": entry.path, "here": state(entry) or "no",
+        "size": entry.describe_size(), "checksum": entry.describe_checksum(),
+        "address": entry.url or "none to download from", "published at": entry.page,
+        "licence": entry.licence, "note": entry.note,
+        "error": errors and f"{', '.join(errors)} ({entry.errors_source})",
+    }
+    for label, value in rows.items():
+        if value:
+            print(f"{label:13s} {value}")
 
 
 if __name__ == "__main__":

@@ -4,7 +4,8 @@ import json
 import subprocess
 import sys
 
-from convnets import cli, data, models, results
+from convnets import cli, data, models, pretrained, results
+from convnets.pretrained import layers, registry
 
 import chainer
 import numpy as np
@@ -74,9 +75,71 @@ def test_predict_of_a_dark_digit(weights, digit, tmp_path, capsys):
     assert capsys.readouterr().out == plain
 
 
+def test_predict_of_a_photograph(capsys):
+    photo = data.FILES / "photos/persian.jpg"
+    argv = ["predict", str(photo), "--model", "squeezenet"]
+    assert cli.main(argv) == 0
+    lines = capsys.readouterr().out.splitlines()
+    model = pretrained.load("squeezenet")
+    p = layers.predict(model, photo, oversample=False).array[0]
+    assert lines[0] == f"{p[283]:.4f}  Persian cat" and p[283] > 0.99
+    assert len(lines) == 5
+    cli.main([*argv, "--weights", str(registry.entry("squeezenet/caffe").path), "--top", "1"])
+    assert capsys.readouterr().out.splitlines() == lines[:1]
+    cli.main([*argv, "--ten-crops"])
+    ten = layers.predict(model, photo).array[0]
+    assert capsys.readouterr().out.startswith(f"{ten.max():.4f}  Persian cat\n")
+
+
+@pytest.fixture
+def folder(tmp_path, monkeypatch):
+    """Chainer's models folder, empty."""
+    monkeypatch.setattr(chainer.dataset.download, "_dataset_root", str(tmp_path / "root"))
+    folder = tmp_path / "root/pfnet/chainer/models"
+    folder.mkdir(parents=True)
+    return folder
+
+
+def test_weights_lists_what_is_known_and_what_is_here(folder, capsys):
+    (folder / "resnet50-0676ba61.pth").write_bytes(b"version https://git-lfs.github.com/spec/v1")
+    (folder / "ResNet-50-model.npz").write_bytes(b"something")
+    assert cli.main(["weights"]) == 0
+    out = capsys.readouterr().out
+    rows = {line.split()[0]: line for line in out.splitlines()}
+    assert set(registry.names()) | set(registry.aliases()) < set(rows)
+    assert "got a Git LFS pointer of 42 bytes" in rows["resnet50/torchvision-v1"]
+    assert rows["resnet50/chainer"].endswith(" there")
+    assert rows["squeezenet/caffe"].endswith(" whole")
+    assert rows["vgg16/torchvision-v1"].endswith(" 28.4 %")
+    assert rows["resnet50/msra"].endswith(" 24.7 %  no download")
+    assert rows["vgg16/imagenet"].endswith("is vgg16/torchvision-v1")
+    assert str(folder) in out
+
+
+def test_weights_tells_all_about_one(folder, capsys):
+    assert cli.main(["weights", "resnet50/imagenet"]) == 0
+    out = capsys.readouterr().out
+    entry = registry.entry("resnet50/torchvision-v1")
+    for word in (entry.url, entry.sha256, "102,530,333 bytes", "top-1 23.87 %, top-5 7.138 %",
+                 str(folder / entry.file), entry.licence):
+        assert word in out
+
+
+def test_weights_that_are_here_are_not_fetched(capsys):
+    assert cli.main(["weights", "--fetch", "squeezenet/imagenet"]) == 0
+    assert capsys.readouterr().out == f"{registry.entry('squeezenet/caffe').path}\n"
+
+
 @pytest.mark.parametrize(("argv", "words"), [
     (["predict", "no.png", "--weights", "w.npz"], ["no.png", "does not exist"]),
     (["predict", "DIGIT", "--weights", "no.npz"], ["no.npz"]),
+    (["predict", "DIGIT"], ["--weights is missing", "convnets train lenet5 --out"]),
+    (["predict", "DIGIT", "--model", "vgg16", "--weights", "no.npz"], ["no.npz does not exist"]),
+    (["predict", "DIGIT", "--model", "vgg16", "--weights", "vgg16/none"], ["vgg16/keras"]),
+    (["predict", "DIGIT", "--model", "resnet50", "--weights", "DIGIT"], ["digit.png"]),
+    (["predict", "WEIGHTS", "--model", "squeezenet"], ["cannot identify image"]),
+    (["weights", "vgg16/none"], ["vgg16/none", "vgg16/keras"]),
+    (["weights", "--fetch", "resnet50/chainer"], ["resnet50/chainer", "never published"]),
     (["predict", "BIG", "--weights", "WEIGHTS"], ["(32, 30)", "(1, 28, 28)", "Resize"]),
     (["predict", "WEIGHTS", "--weights", "WEIGHTS"], ["cannot identify image"]),
     (["predict", "DIGIT", "--weights", "DIGIT"], ["digit.png", "not a whole npz"]),
