@@ -93,6 +93,7 @@ VGG_NAMES = {
     "keras-onnx": {"conv": "functional_1/block{b}_conv{c}_1", "fc4": "functional_1/fc1_1",
                    "fc5": "functional_1/fc2_1", "fc6": "functional_1/predictions_1"},
     "caffe": {"conv": "conv{b}_{c}", "fc4": "fc6", "fc5": "fc7", "fc6": "fc8"},
+    "chainercv": {"conv": "conv{b}_{c}/conv", "fc4": "fc6", "fc5": "fc7", "fc6": "fc8"},
     "chainercv2": {"conv": "features/stage{b}/unit{c}/conv", "fc4": "output/classifier/fc1/fc",
                    "fc5": "output/classifier/fc2/fc", "fc6": "output/classifier/fc3"},
 }
@@ -133,6 +134,14 @@ RESNET_NAMES = {
         "conv3x3b": "res{s}/{chainer}/conv2", "bn_b": "res{s}/{chainer}/bn2",
         "conv1x1c": "res{s}/{chainer}/conv3", "bn_c": "res{s}/{chainer}/bn3",
         "conv1x1r": "res{s}/{chainer}/conv4", "bn_r": "res{s}/{chainer}/bn4"},
+    "chainercv": {
+        "conv1": "conv1/conv", "bn1": "conv1/bn", "fc6": "fc6",
+        **{f"{kind}{which}": f"res{{s}}/{{chainer}}/{layer}"
+           for kind, which, layer in (
+               ("conv", "1x1a", "conv1/conv"), ("bn", "_a", "conv1/bn"),
+               ("conv", "3x3b", "conv2/conv"), ("bn", "_b", "conv2/bn"),
+               ("conv", "1x1c", "conv3/conv"), ("bn", "_c", "conv3/bn"),
+               ("conv", "1x1r", "residual_conv/conv"), ("bn", "_r", "residual_conv/bn"))}},
     "chainercv2": {
         "conv1": "features/init_block/conv/conv", "bn1": "features/init_block/conv/bn",
         "fc6": "output/fc",
@@ -196,6 +205,8 @@ FAMILIES = {
                preprocessing="keras"),
         Family("caffe", ("caffe",), CAFFE, VGG_NAMES["caffe"], preprocessing="oxford"),
         Family("chainer", ("npz",), CHAINER, VGG_NAMES["caffe"], preprocessing="oxford"),
+        Family("chainercv", ("npz",), CHAINER, VGG_NAMES["chainercv"],
+               preprocessing="chainercv-vgg"),
         Family("chainercv2", ("npz",), CHAINER, VGG_NAMES["chainercv2"],
                preprocessing="torchvision"),
     ),
@@ -210,8 +221,15 @@ FAMILIES = {
         # Chainer converts the authors' files and runs them with its own default epsilon.
         Family("chainer", ("npz",), CHAINER, RESNET_NAMES["chainer"],
                {**_CAFFE_OPTIONS, "bn_eps": 2e-5}, "msra"),
+        # The next two pairs share their names: only who has the file knows where the stride is.
+        Family("chainercv", ("npz",), CHAINER, RESNET_NAMES["chainercv"],
+               {**_CAFFE_OPTIONS, "bn_eps": 2e-5}, "chainercv-resnet"),         # arch="he"
+        Family("chainercv-fb", ("npz",), CHAINER, RESNET_NAMES["chainercv"],
+               {**_CAFFE_OPTIONS, "stride_in": "3x3", "bn_eps": 2e-5}, "chainercv-resnet"),
         Family("chainercv2", ("npz",), CHAINER, RESNET_NAMES["chainercv2"],
-               {"stride_in": "1x1", "stem_pool": "torch", "bn_eps": 1e-5}, "torchvision"),
+               {**_TORCH_OPTIONS, "stride_in": "1x1"}, "torchvision"),
+        Family("chainercv2-b", ("npz",), CHAINER, RESNET_NAMES["chainercv2"], _TORCH_OPTIONS,
+               "torchvision"),                                                  # resnet50b, ...
     ),
     SqueezeNet: (
         Family("torchvision", _FROM_TORCH, TORCH, SQUEEZENET_NAMES["torchvision"],

@@ -95,7 +95,7 @@ def transfer(file, model, *, family=None, head="keep", strict=True, options=None
     file : readers.WeightFile
     model : convnets.models.VGG or convnets.models.ResNet
     family : str or Family, optional
-        Default: the first family whose names are all in the file.
+        Default: the family whose names are in the file.
     head : str
         ``"keep"``, or ``"new"`` to leave the model's last layer as it is.
     strict : bool
@@ -255,6 +255,11 @@ def _choose(file, model, family):
             f"{file.path}: none of its {len(file.arrays)} names is known for a "
             f"{type(model).__name__}; got {_some(list(file.arrays))}, expected names as in "
             + " or ".join(f"{f.name} ({_slots(model, f, {})[0].sources[0]})" for f in known))
+    rivals = [f for f in known if share(f) == share(best) and f.options != best.options]
+    if rivals:
+        raise WeightsError(f"{file.path}: its names are those of more than one family, which "
+                           f"differ in their options: say which by family="
+                           + " or ".join(f"{f.name!r} ({f.options})" for f in (best, *rivals)))
     return best
 
 

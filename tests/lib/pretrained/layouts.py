@@ -95,6 +95,16 @@ def save_chainer(path, params, blocks):
     write_chainer(path, renamed(params, table))
 
 
+def save_chainercv(path, params, blocks):
+    table = {"conv1": "conv1/conv", "bn1": "conv1/bn", "fc": "fc6"}
+    for prefix, s, i in bottlenecks(blocks):
+        for number, (conv, bn) in enumerate(INNER, 1):
+            at = f"res{s + 1}/{f'b{i}' if i else 'a'}/"
+            at += "residual_conv" if number == 4 else f"conv{number}"
+            table |= {f"{prefix}.{conv}": f"{at}/conv", f"{prefix}.{bn}": f"{at}/bn"}
+    write_chainer(path, renamed(params, table))
+
+
 def save_chainercv2(path, params, blocks):
     table = {"conv1": "features/init_block/conv/conv", "bn1": "features/init_block/conv/bn",
              "fc": "output/fc"}
@@ -213,6 +223,12 @@ def save_vgg_caffe(path, params, config, map_shape):
         kind = "Convolution" if name.startswith("conv") else "InnerProduct"
         add_caffe(net, name, kind, params, source)
     path.write_bytes(net.SerializeToString())
+
+
+def save_vgg_chainercv(path, params, config, map_shape):
+    write_chainer(path, renamed(params, {
+        layer: name + "/conv" if name.startswith("conv") else name
+        for layer, name in vgg_caffe_names(config).items()}))
 
 
 def save_vgg_chainercv2(path, params, config, map_shape):

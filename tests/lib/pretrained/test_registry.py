@@ -5,6 +5,7 @@ import re
 from dataclasses import fields
 
 from convnets.pretrained import ARCHITECTURES, errors, preprocess, registry
+from convnets.pretrained.families import FAMILIES
 
 import numpy as np
 import pytest
@@ -29,6 +30,20 @@ def test_every_entry_is_complete(entry):
     assert not entry.bundled or entry.path.stat().st_size == entry.size
     for address in (entry.url, entry.page):
         assert address is None or address.startswith("https://")
+
+
+@pytest.mark.parametrize("entry", ENTRIES, ids=lambda e: e.name)
+def test_every_family_can_be_read(entry):
+    (known,) = [families for kind, families in FAMILIES.items()
+                if issubclass(ARCHITECTURES[entry.arch], kind)]
+    if not entry.bundled:
+        (family,) = [f for f in known if f.name == entry.family]
+        ending = {"pth": "torch", "h5": "hdf5", "caffemodel": "caffe"}
+        ending = ending.get(entry.file.rpartition(".")[2], entry.file.rpartition(".")[2])
+        assert ending in family.formats
+        # Newer files of torchvision and timm were measured at other sizes.
+        others = {"torchvision-v2", "timm-a1"}
+        assert entry.preprocessing == family.preprocessing or entry.preprocessing in others
 
 
 def test_names_and_files_are_unique():

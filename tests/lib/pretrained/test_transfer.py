@@ -13,12 +13,14 @@ import pytest
 from layouts import (
     save_caffe,
     save_chainer,
+    save_chainercv,
     save_chainercv2,
     save_huggingface,
     save_keras,
     save_torchvision,
     save_vgg_caffe,
     save_vgg_chainer,
+    save_vgg_chainercv,
     save_vgg_chainercv2,
     save_vgg_keras,
     save_vgg_timm,
@@ -40,13 +42,20 @@ RESNETS = {
     "keras": (save_keras, {"stride_in": "1x1", "stem_pool": "torch", "bn_eps": 1.001e-5}),
     "caffe": (save_caffe, CAFFE),
     "chainer": (save_chainer, CAFFE | {"bn_eps": 2e-5}),
+    "chainercv": (save_chainercv, CAFFE | {"bn_eps": 2e-5}),
+    "chainercv-fb": (save_chainercv, CAFFE | {"stride_in": "3x3", "bn_eps": 2e-5}),
     "chainercv2": (save_chainercv2, {"stride_in": "1x1", "stem_pool": "torch", "bn_eps": 1e-5}),
+    "chainercv2-b": (save_chainercv2, TORCH),
 }
+# Their files do not tell them apart, so the family has to be named.
+PAIRS = {"chainercv": "chainercv-fb", "chainercv-fb": "chainercv", "chainercv2": "chainercv2-b",
+         "chainercv2-b": "chainercv2"}
 VGGS = {"torchvision": save_vgg_torchvision, "timm": save_vgg_timm, "keras": save_vgg_keras,
-        "caffe": save_vgg_caffe, "chainer": save_vgg_chainer, "chainercv2": save_vgg_chainercv2}
+        "caffe": save_vgg_caffe, "chainer": save_vgg_chainer, "chainercv": save_vgg_chainercv,
+        "chainercv2": save_vgg_chainercv2}
 CONFIG = ((4, 2), (6, 2), (8, 3), (8, 3), (8, 3))
 ENDING = {"torchvision": "safetensors", "huggingface": "safetensors", "timm": "safetensors",
-          "keras": "h5", "caffe": "caffemodel", "chainer": "npz", "chainercv2": "npz"}
+          "keras": "h5", "caffe": "caffemodel", **dict.fromkeys(("chainer", *PAIRS), "npz")}
 
 
 def resnet(n_class=10, blocks=BLOCKS):
@@ -78,7 +87,7 @@ def resnet_file(folder, family, blocks=BLOCKS):
     """Write a file of a family; return its path and the scores it should give."""
     save, options = RESNETS[family]
     params = resnet_params(blocks, WIDTH)
-    if family in ("keras", "caffe", "chainer"):
+    if family in ("keras", "caffe", "chainer", "chainercv"):
         params = with_conv_biases(params, every=family == "keras")
     path = folder / f"{family}.{ENDING[family]}"
     save(path, params, blocks)
@@ -89,7 +98,7 @@ def resnet_file(folder, family, blocks=BLOCKS):
 def test_resnet(family, tmp_path):
     path, expected = resnet_file(tmp_path, family)
     model = resnet()
-    report = load_weights(model, path)
+    report = load_weights(model, path, family=family if family in PAIRS else None)
     assert (report.family, options_of(model)) == (family, RESNETS[family][1])
     assert not report.new and not report.unused
     assert report.n_params == model.count_params()
@@ -108,8 +117,19 @@ def test_each_wrong_option_is_far_off(family, wrong, tmp_path):
     wrong = {name: other[name][right[name]] if value == "other" else value
              for name, value in wrong.items()}
     model = resnet()
-    report = load_weights(model, path, options=wrong)   # and nothing is raised
+    report = load_weights(model, path, options=wrong, family=family)   # and nothing is raised
     assert report.options.keys() <= {"stride_in", "stem_pool", "bn_eps"}
+    assert distance(scores(model), expected) > 1e-3
+
+
+@pytest.mark.parametrize(("family", "other"), PAIRS.items())
+def test_a_family_that_the_names_do_not_tell_must_be_named(family, other, tmp_path):
+    path, expected = resnet_file(tmp_path, family)
+    model = resnet()
+    with pytest.raises(WeightsError, match="more than one family") as e:
+        load_weights(model, path)
+    assert all(f"{name!r} ({{" in str(e.value) for name in (family, other))
+    load_weights(model, path, family=other)
     assert distance(scores(model), expected) > 1e-3
 
 
