@@ -80,10 +80,10 @@ class Network:
     def is_made(self, answer, exercise):
         """Raise a Finding unless every model is made of the same parts as the right one."""
         found = self.differences(answer)
-        for (arguments, shape), differing in zip(self.cases, found, strict=True):
-            if not differing:
+        for index, (arguments, shape) in enumerate(self.cases):
+            if not found[index]:
                 continue
-            cause = self.known_parts(exercise, found)
+            cause = self.known_parts(exercise, found, index)
             model = built(answer, arguments, shape)
             if isinstance(model, Exception):
                 finding = raised(model, self.described(arguments))
@@ -91,8 +91,8 @@ class Network:
                 raise finding from None
             raise Finding("The model is not made of the parts that the exercise asks for.",
                           call=self.described(arguments), cause=cause or self.advice,
-                          expected=listed(f[2:] for f in differing if f[0] == "-"),
-                          got=listed(f[2:] for f in differing if f[0] == "+"))
+                          expected=listed(f[2:] for f in found[index] if f[0] == "-"),
+                          got=listed(f[2:] for f in found[index] if f[0] == "+"))
 
     def computes(self, answer, exercise):
         """Raise a Finding unless every model gives what the right one gives."""
@@ -141,13 +141,13 @@ class Network:
         """For each case and mode an array, or a text where there is none."""
         return tuple(output(answer, *case, mode) for case, mode in product(self.cases, self.modes))
 
-    def known_parts(self, exercise, found):
-        """Cause of the stored mistake that explains most of what differs, or ''."""
+    def known_parts(self, exercise, found, index):
+        """Cause of the stored mistake that explains most of what differs in one case, or ''."""
         causes = {m.cause: stored_differences(self, m.answer) for m in lab.mistakes[exercise]}
-        sizes = {cause: sum(map(len, facts)) for cause, facts in causes.items()
+        sizes = {cause: (len(facts[index]), sum(map(len, facts))) for cause, facts in causes.items()
                  if all(a <= b for a, b in zip(facts, found, strict=True))}
         cause = max(sizes, key=sizes.get, default="")
-        return cause if sizes.get(cause) else ""
+        return cause if cause and 2 * sizes[cause][0] >= len(found[index]) else ""
 
     def known_outputs(self, exercise, outputs, index):
         """Cause of the stored mistake with the same output in one case, and in most others."""
@@ -613,6 +613,12 @@ def kept_in_a_list(self, config, in_shape, hidden, n_class):
     self.blocks = list(List.plan(self, config, in_shape, hidden, n_class))
 
 
+def in_a_scope(self, config, in_shape, hidden, n_class):
+    chainer.ChainList.__init__(self)
+    with self.init_scope():
+        self.block1 = Block(in_shape[0], *config[0])
+
+
 def head_beside(self, config, in_shape, hidden, n_class):
     chainer.ChainList.__init__(self)
     *blocks, self.head = List.plan(self, config, in_shape, hidden, n_class)
@@ -699,6 +705,9 @@ LIST = Network(
     Mistake("kept in a list", "The blocks lie in a plain list, which Chainer does not look into. "
             "`self.add_link(...)` makes each a child.",
             network(__init__=kept_in_a_list)),
+    Mistake("init_scope in a ChainList", "A ChainList has no names to register: `init_scope` is "
+            "for a Chain. Here each child is given to `self.add_link(...)`.",
+            network(__init__=in_a_scope)),
     Mistake("head as an attribute", "`self.head = ...` makes a plain attribute, which the "
             "optimizer never sees. In a ChainList the head is a child like the blocks: "
             "`self.add_link(Head(...))`.", network(__init__=head_beside)),

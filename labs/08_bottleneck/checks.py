@@ -81,10 +81,10 @@ class Network:
     def is_made(self, answer, exercise):
         """Raise a Finding unless every model is made of the same parts as the right one."""
         found = self.differences(answer)
-        for (arguments, shape), differing in zip(self.cases, found, strict=True):
-            if not differing:
+        for index, (arguments, shape) in enumerate(self.cases):
+            if not found[index]:
                 continue
-            cause = self.known_parts(exercise, found)
+            cause = self.known_parts(exercise, found, index)
             model = built(answer, arguments, shape)
             if isinstance(model, Exception):
                 finding = raised(model, self.described(arguments))
@@ -92,8 +92,8 @@ class Network:
                 raise finding from None
             raise Finding("The model is not made of the parts that the exercise asks for.",
                           call=self.described(arguments), cause=cause or self.advice,
-                          expected=listed(f[2:] for f in differing if f[0] == "-"),
-                          got=listed(f[2:] for f in differing if f[0] == "+"))
+                          expected=listed(f[2:] for f in found[index] if f[0] == "-"),
+                          got=listed(f[2:] for f in found[index] if f[0] == "+"))
 
     def computes(self, answer, exercise):
         """Raise a Finding unless every model gives what the right one gives."""
@@ -142,13 +142,13 @@ class Network:
         """For each case and mode an array, or a text where there is none."""
         return tuple(output(answer, *case, mode) for case, mode in product(self.cases, self.modes))
 
-    def known_parts(self, exercise, found):
-        """Cause of the stored mistake that explains most of what differs, or ''."""
+    def known_parts(self, exercise, found, index):
+        """Cause of the stored mistake that explains most of what differs in one case, or ''."""
         causes = {m.cause: stored_differences(self, m.answer) for m in lab.mistakes[exercise]}
-        sizes = {cause: sum(map(len, facts)) for cause, facts in causes.items()
+        sizes = {cause: (len(facts[index]), sum(map(len, facts))) for cause, facts in causes.items()
                  if all(a <= b for a, b in zip(facts, found, strict=True))}
         cause = max(sizes, key=sizes.get, default="")
-        return cause if sizes.get(cause) else ""
+        return cause if cause and 2 * sizes[cause][0] >= len(found[index]) else ""
 
     def known_outputs(self, exercise, outputs, index):
         """Cause of the stored mistake with the same output in one case, and in most others."""
@@ -388,8 +388,8 @@ BOTTLENECK = Network(
     cases=(((8, 4, 8), (3, 8, 5, 6)), ((64, 32, 128, 2), (2, 64, 6, 6)),
            ((8, 4, 16), (3, 8, 4, 4)), ((8, 6, 8, 2), (3, 8, 2, 2))),
     modes=(True, False),
-    advice="Go through the table line by line. A convolution is `conv(in, out, window, stride)`, a "
-           "batch normalization `L.BatchNormalization(channels of what comes out of the "
+    advice="Go through the table line by line, and use its names. A convolution is `conv(in, out, "
+           "window, stride)`, a batch normalization `L.BatchNormalization(channels of what comes out of the "
            "convolution)`.",
     steps="Go through the table line by line: conv1x1a, bn_a, relu; conv3x3b, bn_b, relu; "
           "conv1x1c, bn_c. Then the shortcut, the sum, and relu of the sum.")
@@ -500,6 +500,17 @@ def overwritten(self, x):
     return F.relu(h + self.shortcut(x))
 
 
+def bn_a_twice(self, x):
+    h = F.relu(self.bn_a(self.conv1x1a(x)))
+    h = F.relu(self.bn_a(self.conv3x3b(h)))
+    return self.bn_c(self.conv1x1c(h))
+
+
+def branch_projected(self, x):
+    h = self.branch(x)
+    return F.relu(h + self.shortcut(h)) if hasattr(self, "conv1x1r") else F.relu(h + x)
+
+
 def doubled(self, x):
     h = self.branch(x)
     return F.relu(h + h)
@@ -545,6 +556,10 @@ def doubled(self, x):
             "order is convolution, normalization, ReLU.", steps(branch=relu_first)),
     Mistake("bn_a left out", "bn_a was left out: each convolution has its normalization behind it.",
             steps(branch=branch(norm_a=False))),
+    Mistake("bn_a twice", "bn_a is used twice: bn_b belongs behind conv3x3b.",
+            steps(branch=bn_a_twice)),
+    Mistake("the branch projected", "conv1x1r gets the branch. It projects the input, x, on its "
+            "way around the branch.", steps(forward=branch_projected)),
     Mistake("bn_c left out", "bn_c was left out: conv1x1c has its normalization behind it, before "
             "the sum.", steps(branch=branch(norm_c=False))),
 )
@@ -608,6 +623,12 @@ def default_of_one(self, n_layers, n_in, n_mid, n_out, stride=1):
 def kept_in_a_list(self, *arguments):
     chainer.ChainList.__init__(self)
     self.blocks = Stage.plan(self, *(*arguments, 2)[:5])
+
+
+def in_a_scope(self, n_layers, n_in, n_mid, n_out, stride=2):
+    chainer.ChainList.__init__(self)
+    with self.init_scope():
+        self.first = Right(n_in, n_mid, n_out, stride)
 
 
 def first_only(self, x):
@@ -677,6 +698,14 @@ STAGE = Network(
             "stages halve the map.", stage(__init__=default_of_one)),
     Mistake("kept in a list", "The blocks lie in a plain list, which Chainer does not look into. "
             "`self.add_link(...)` makes each a child.", stage(__init__=kept_in_a_list)),
+    Mistake("init_scope in a ChainList", "A ChainList has no names to register: `init_scope` is "
+            "for a Chain. Here each block is given to `self.add_link(...)`.",
+            stage(__init__=in_a_scope)),
+    Mistake("first and others swapped", "The first block has the arguments of the others, and the "
+            "others those of the first: it is the first that changes the shape.",
+            plan(lambda n, n_in, n_mid, n_out, stride: [
+                Right(n_out, n_mid, n_out),
+                *(Right(n_in, n_mid, n_out, stride) for _ in range(n - 1))])),
     Mistake("return inside the loop", "Only the first block runs: is `return` indented into the "
             "loop?", stage(forward=first_only)),
     Mistake("x for every block", "Every block gets what the stage got. Hand on what the one before "
@@ -881,7 +910,8 @@ def is_list(unreached):
         raise Finding("The result is not a list of names.", call=described, got=brief(got),
                       expected="a list of texts such as '/conv1x1a/W'",
                       cause=known_answers(unreached, 1) or
-                      "`model.namedparams()` gives pairs of a name and a parameter.")
+                      ("`model.namedparams()` gives pairs of a name and a parameter."
+                       if isinstance(got, list) else "`sorted(...)` makes a list of the names."))
 
 
 def says(unreached, index):
@@ -974,6 +1004,10 @@ def backward_of_maps(model, x):
     return sorted(path for path, param in model.namedparams() if param.grad is None)
 
 
+def compared_by_value(model, x):
+    return [path for path, param in after_backward(model, x) if param.grad == None]  # noqa: E711
+
+
 def without_slash(model, x):
     return [path[1:] for path in right_unreached(model, x)]
 
@@ -1000,6 +1034,8 @@ def without_slash(model, x):
             "gives names that tell which: '/conv1x1r/W'.", bare_names),
     Mistake("slash cut off", "The names begin with a slash, as `model.namedparams()` gives them.",
             without_slash),
+    Mistake("== None", "`==` compares an array number by number. Whether something is None, ask "
+            "with `is`: `param.grad is None`.", compared_by_value),
     Mistake("reached", "These are the ones that the gradient has reached. Those with `grad is "
             "None` are asked for.", reached),
     Mistake("parameters", "These are the parameters themselves. Return their names.", parameters),
