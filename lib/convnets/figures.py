@@ -559,3 +559,120 @@ def _draw_edge(axis, start, end):
     if len(corners) == 1:
         arrow["patchA"] = start.get_bbox_patch()
     axis.annotate("", (x1, y1), corners[-1], arrowprops=arrow, zorder=1)
+
+
+@_styled
+def predictions(images, tops, titles=None, labels=None):
+    """Photographs, each beside the classes that a network finds most probable.
+
+    Parameters
+    ----------
+    images : sequence of PIL.Image.Image or array (H, W, 3)
+        RGB, ``uint8`` in 0..255 or floats in 0..1.
+    tops : sequence of list of (int, str, float)
+        Class, name and probability, as `convnets.pretrained.registry.top` returns them, one list
+        for each image. Of names with synonyms the first is shown.
+    titles : sequence of str, optional
+        What to call the images.
+    labels : sequence of int or None, optional
+        The right classes, whose bars are green; None where there is none.
+
+    Returns
+    -------
+    Figure
+
+    Raises
+    ------
+    ValueError
+        If there are no images, or another number of anything else.
+    """
+    images, tops = list(images), list(tops)
+    titles = [""] * len(images) if titles is None else list(titles)
+    labels = [None] * len(images) if labels is None else list(labels)
+    if not images or not len(images) == len(tops) == len(titles) == len(labels):
+        raise ValueError(f"predictions: {len(images)} images, {len(tops)} lists of classes, "
+                         f"{len(titles)} titles and {len(labels)} labels")
+    alt = "; ".join(": ".join(filter(None, (title, _describe_top(top))))
+                    for title, top in zip(titles, tops, strict=True))
+    figure = _figure(6.6, 1.45 * len(images), alt)
+    axes = figure.subplots(len(images), 2, width_ratios=(1, 2.2), squeeze=False)
+    for (left, right), image, *rest in zip(axes, images, tops, titles, labels, strict=True):
+        _draw_top(left, right, image, *rest)
+    return figure
+
+
+def _first(name):
+    return name.split(",")[0]
+
+
+def _describe_top(top):
+    return ", ".join(f"{_first(name)} {100 * p:.0f} %" for _, name, p in top)
+
+
+def _draw_top(left, right, image, top, title, label):
+    left.imshow(np.asarray(image))
+    left.set_axis_off()
+    left.set_title(title, fontsize=9, pad=2)
+    colours = [COLOURS[2] if c == label and label is not None else COLOURS[5] for c, _, _ in top]
+    right.barh(range(len(top)), [p for _, _, p in top], color=colours)
+    for i, (_, name, p) in enumerate(top):
+        right.text(0.01, i, f"{100 * p:5.1f} %  {_first(name)}", va="center", fontsize=9)
+    right.set(xlim=(0, 1), ylim=(len(top) - 0.4, -0.6), xticks=[], yticks=[])
+    right.spines[["bottom"]].set_visible(False)
+
+
+@_styled
+def saliency(image, maps):
+    """Where on a photograph something is large, drawn over it in grey.
+
+    Parameters
+    ----------
+    image : PIL.Image.Image or array (H, W, 3)
+        RGB, ``uint8`` in 0..255 or floats in 0..1.
+    maps : dict of str to array_like or Variable, (h, w)
+        By title; values from 0 on. Each is stretched over the image, and from the largest
+        hundredth of its values on the colour is full.
+
+    Returns
+    -------
+    Figure
+        The photograph, then one panel for each map.
+
+    Raises
+    ------
+    ValueError
+        If a map has another shape, or negative values.
+    """
+    heats = {title: _heat(title, heat) for title, heat in maps.items()}
+    alt = "Photograph; " + "; ".join(_describe_heat(*item) for item in heats.items())
+    figure = _figure(2.6 * (1 + len(heats)), 2.8, alt)
+    first, *others = figure.subplots(1, 1 + len(heats), squeeze=False)[0]
+    pixels = np.asarray(image)
+    first.imshow(pixels)
+    for axis, (title, heat) in zip(others, heats.items(), strict=True):
+        shown = axis.imshow(pixels.mean(axis=2), cmap="gray")
+        full = np.quantile(heat, 0.99) or 1.0
+        axis.imshow(heat, cmap="autumn", vmin=0, vmax=full, extent=shown.get_extent(),
+                    alpha=np.clip(heat / full, 0, 1), interpolation="nearest")
+        axis.set_title(title, fontsize=9, pad=2)
+    for axis in figure.axes:
+        axis.set_axis_off()
+    return figure
+
+
+def _heat(title, values):
+    heat = np.asarray(getattr(values, "array", values))
+    if heat.ndim != 2 or not heat.size:
+        raise ValueError(f"saliency: expected (h, w) for {title!r}; got shape {heat.shape}")
+    if heat.min() < 0:
+        raise ValueError(f"saliency: {title!r} has negative values, down to {heat.min():g}; "
+                         f"their absolute values, or those above 0, can be drawn")
+    return heat
+
+
+def _describe_heat(title, heat):
+    """Where the middle of a map's values is, from the left and from the top."""
+    total = float(heat.sum()) or 1.0
+    x, y = ((heat.sum(axis=axis) * (np.arange(n) + 0.5)).sum() / n / total
+            for axis, n in enumerate(heat.shape[::-1]))
+    return f"{title}, centred at {100 * x:.0f} % from the left and {100 * y:.0f} % from the top"

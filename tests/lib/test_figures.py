@@ -45,6 +45,10 @@ FIGURES = {
     "graph": lambda: figures.graph(
         convnets.inspect.graph(convnets.models.BottleNeck(8, 2, 8), (1, 8, 6, 6))
     ),
+    "predictions": lambda: figures.predictions(
+        [RNG.random((4, 5, 3))], [[(7, "cock, rooster", 0.9), (8, "hen", 0.1)]]
+    ),
+    "saliency": lambda: figures.saliency(RNG.random((4, 5, 3)), {"gradient": RNG.random((2, 2))}),
     "architecture": lambda: figures.architecture(
         convnets.inspect.summary(convnets.models.LeNet5(), (1, 1, 28, 28)).as_dicts()
     ),
@@ -237,3 +241,66 @@ def test_graph_draws_each_function_and_each_edge_once():
     assert len({text.get_position() for text in boxes}) == len(nodes)  # none on another
     assert {text.get_position()[0] for text in boxes} == {0, 1}        # the shortcut stands beside
     assert "sum of bn_r: batch normalization and bn_c: batch normalization" in figure.alt
+
+
+TOPS = [[(2, "great white shark, white shark", 0.7), (0, "tench", 0.2)], [(5, "ray", 0.55)]]
+
+
+def test_predictions_show_photographs_and_bars_and_mark_what_is_right():
+    photos = [Image.fromarray(RNG.integers(0, 256, (6, 8, 3)).astype("u1")), RNG.random((5, 4, 3))]
+    figure = figures.predictions(photos, TOPS, titles=["fish", "flat"], labels=[0, None])
+    (left, right), (below, last) = np.reshape(figure.axes, (2, 2))
+    for axis, photo in ((left, photos[0]), (below, photos[1])):
+        np.testing.assert_array_equal(axis.images[0].get_array(), np.asarray(photo))
+    assert (left.get_title(), below.get_title()) == ("fish", "flat")
+    assert [bar.get_width() for axis in (right, last) for bar in axis.patches] == [0.7, 0.2, 0.55]
+    assert [text.get_text() for text in right.texts] == [
+        " 70.0 %  great white shark", " 20.0 %  tench"]
+    wrong, correct = (bar.get_facecolor() for bar in right.patches)
+    assert matplotlib.colors.to_hex(correct).upper() == figures.COLOURS[2]
+    assert last.patches[0].get_facecolor() == wrong != correct
+    assert figure.alt == "fish: great white shark 70 %, tench 20 %; flat: ray 55 %"
+
+
+def test_predictions_without_titles_or_labels():
+    figure = figures.predictions([RNG.random((4, 4, 3))], TOPS[1:])
+    assert figure.alt == "ray 55 %"
+
+
+@pytest.mark.parametrize("images, more", [
+    ([], {}), (np.zeros((1, 4, 4, 3)), {}), (np.zeros((2, 4, 4, 3)), {"titles": ["one"]}),
+    (np.zeros((2, 4, 4, 3)), {"labels": [1]})])  # fmt: skip
+def test_predictions_refuses_other_numbers(images, more):
+    with pytest.raises(ValueError, match=f"{len(images)} images, 2 lists"):
+        figures.predictions(images, TOPS, **more)
+
+
+def test_saliency_stretches_each_map_over_the_photograph():
+    photo, small = RNG.random((6, 9, 3)), np.zeros((2, 3), "f")
+    small[0, 2] = 4
+    figure = figures.saliency(photo, {"map": small, "even": chainer.Variable(np.ones((6, 9), "f"))})
+    first, one, two = figure.axes
+    np.testing.assert_array_equal(first.images[0].get_array(), photo)
+    grey, heat = one.images
+    np.testing.assert_allclose(grey.get_array(), photo.mean(axis=2))
+    np.testing.assert_array_equal(heat.get_array(), small)
+    assert list(heat.get_extent()) == list(grey.get_extent())
+    assert heat.get_alpha()[0, 2] == 1 and heat.get_alpha().sum() == 1
+    assert "map, centred at 83 % from the left and 25 % from the top" in figure.alt
+    assert figure.alt.endswith("even, centred at 50 % from the left and 50 % from the top")
+    assert (one.get_title(), two.get_title()) == ("map", "even")
+
+
+@pytest.mark.parametrize("heat, message", [
+    (np.zeros((1, 2, 2)), r"'g'; got shape \(1, 2, 2\)"),
+    (-np.ones((2, 2)), "'g' has negative values, down to -1"),
+])  # fmt: skip
+def test_saliency_refuses(heat, message):
+    with pytest.raises(ValueError, match=message):
+        figures.saliency(np.zeros((2, 2, 3)), {"g": heat})
+
+
+def test_saliency_of_nothing_draws_nothing():
+    figure = figures.saliency(np.zeros((4, 4, 3)), {"zero": np.zeros((2, 2))})
+    assert not figure.axes[1].images[1].get_alpha().any()
+    figure.png()

@@ -102,10 +102,10 @@ def load(name, weights="auto", *, device="@numpy", n_class=None, **options):
     """
     if name not in ARCHITECTURES:
         raise WeightsError(f"unknown network {name!r}; there are: {', '.join(ARCHITECTURES)}")
+    source = f"{name}/imagenet" if weights == "auto" else weights
+    file = None if weights is None else read(locate(source))    # errors before the long part
     model = ARCHITECTURES[name](n_class or 1000)
-    if weights is not None:
-        source = f"{name}/imagenet" if weights == "auto" else weights
-        file = read(locate(source))
+    if file is not None:
         stored = n_class_in(file, model, options.get("family"))
         if n_class is None and stored != 1000:
             model = ARCHITECTURES[name](stored)
