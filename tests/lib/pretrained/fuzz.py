@@ -167,14 +167,19 @@ def outcome(path):
     return "read"
 
 
-def main(first, count, folder):
-    folder = Path(folder)
-    bad = list(hostile.files(WEIGHTS))
-    for path in SEEDS:   # so that nothing is left to import
+def warm():
+    """Import all there is to import, before the watch begins."""
+    for path in SEEDS:
         with contextlib.suppress(WeightsError):
             read(path)
     for encoding in ("cp437", "raw_unicode_escape", "unicode_escape"):
         codecs.lookup(encoding)
+
+
+def main(first, count, folder):
+    folder = Path(folder)
+    bad = list(hostile.files(WEIGHTS))
+    warm()
     used = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
     resource.setrlimit(resource.RLIMIT_AS, (used + MEMORY, used + MEMORY))
     faulthandler.enable()

@@ -53,11 +53,12 @@ RAW = {
     "bytes of 8 EB": b"\x80\x04\x8e" + b"\xff" * 7 + b"\x7f" + b"x.",
     "text of 8 EB": b"\x80\x04\x8d" + b"\xff" * 7 + b"\x7f" + b"x.",
     "frame of 8 EB": b"\x80\x04\x95" + b"\xff" * 7 + b"\x7fN.",
-    "key that hashes for ever": b"\x80\x02}(" + b")" + b"q\x00h\x00\x86" * 60 + b"Ns.",
-    "key that overflows the stack": b"\x80\x02}(" + b")" + b"\x85" * 200_000 + b"Nu.",
-    "lists a million deep": b"\x80\x02" + b"](" * 300_000 + b".",
+    "key that hashes for ever": b"\x80\x02}(" + b")" + b"q\x00h\x00\x86" * 60 + b"Nu.",
+    "key that overflows the stack": b"\x80\x02}(" + b")" + b"\x85" * 100_000 + b"Nu.",
+    "lists inside lists": b"\x80\x02" + b"]" * 100_000 + b"a" * 99_999 + b".",
+    "marks without end": b"\x80\x02" + b"](" * 50_000 + b".",
     "number of a million digits": b"L" + b"9" * 100_000 + b"L\n.",
-    "endless": b"\x80\x02" + b"N0" * 3_000_000,
+    "endless": b"\x80\x02" + b"N0" * 251_000,
     "no stop": b"\x80\x02N",
     "nothing on the stack": b"\x80\x02.",
     "pop of nothing": b"\x80\x020000.",
@@ -199,11 +200,11 @@ def files(weights):
     yield "npz: LZMA bomb", zipped({"w.npy": zeros}, zipfile.ZIP_LZMA)
     yield "keras: bomb", zipped({"model.weights.h5": zeros, "config.json": b"{}"}, 8)
     yield "keras: deep JSON", zipped({"model.weights.h5": b"", "config.json": b"[" * 200_000})
-    yield "safetensors: deep JSON", struct.pack("<Q", 200_001) + b"{" + b"[" * 200_000
+    yield "safetensors: deep JSON", struct.pack("<Q", 200_005) + b'{"a":' + b"[" * 200_000
     yield "safetensors: long header", struct.pack("<Q", 2**62) + b"{}"
     for h5 in ("keras2_model.h5", "keras3.weights.h5"):
         for data in _huge_h5((weights / h5).read_bytes()):
             yield f"huge shape in {h5}", data
     yield "onnx: deep graph", b"\x08\x09" + nested(20_000, 7)
     yield "caffe: deep layers", nested(20_000, 2)
-    yield "caffe: fields without end", b"\x12\x80\x89\x7a" + b"\x10\x01" * 1_000_000
+    yield "caffe: fields without end", b"\x12\xc2\x84\x3d" + b"\x10\x01" * 500_001

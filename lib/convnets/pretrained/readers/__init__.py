@@ -22,8 +22,8 @@ RATIO = 1000         # times the file's size: what deflate can do
 LEAST = 1 << 20
 START = 1 << 16     # bytes by which a format is recognised
 # What a damaged file makes parsers say; anything else would be a defect here.
-DAMAGE = (ArithmeticError, AssertionError, EOFError, LookupError, MemoryError, OSError,
-          RuntimeError, TypeError, ValueError, struct.error, zipfile.BadZipFile, zlib.error)
+DAMAGE = (ArithmeticError, AssertionError, EOFError, LookupError, MemoryError, RuntimeError,
+          TypeError, ValueError, struct.error, zipfile.BadZipFile, zlib.error)
 
 
 @dataclass(frozen=True)
@@ -82,9 +82,11 @@ def read(path, limit=LIMIT):
         kind, reader = _recognised(path, size)
         arrays, details = reader(path, bounds.Budget(min(limit, max(RATIO * size, LEAST))))
         if not arrays:
-            raise WeightsError(f"a {kind} file without any arrays")
+            raise WeightsError(f"no arrays in this {kind} file")
     except WeightsError as e:
         raise WeightsError(f"{path}: {e}") from None
+    except OSError as e:
+        raise WeightsError(f"{path}: cannot be read ({e})") from e
     except DAMAGE as e:
         raise WeightsError(f"{path}: a damaged {kind} file ({type(e).__name__}: {e}); fetch or "
                            f"copy it again") from e

@@ -70,8 +70,8 @@ def _layers(net):
 
 def _type(values):
     """Return a layer's type as today's text; the second generation has numbers."""
-    value = values[-1] if values else ""
-    value = value if isinstance(value, int) else text([value])
+    number = bool(values) and isinstance(values[-1], int)
+    value = values[-1] if number else text(values)
     return TYPES.get(value, str(value))
 
 

@@ -14,7 +14,7 @@ from ..errors import WeightsError
 
 VARINT, I64, LEN, I32 = 0, 1, 2, 5   # wire types
 FIXED = {I64: 8, I32: 4}             # bytes
-MOST = 4_000_000                     # fields in one message
+MOST = 500_000                       # fields in one message
 
 
 def fields(buffer):

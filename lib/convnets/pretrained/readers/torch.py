@@ -136,9 +136,12 @@ class _Tensors:
     def persistent(self, identity):
         """Return a storage, as its bytes and its type."""
         kind, dtype, key, _, count, *view = identity
-        if kind != "storage" or not isinstance(dtype, np.dtype) or any(view):
-            raise WeightsError(f"a persistent id {kind!r} of {dtype!r}: a whole module was saved, "
-                               f"which is code; save its state dict")
+        if kind != "storage":
+            raise WeightsError(f"a persistent id {kind!r}: a whole module was saved, which is "
+                               f"code. In the program that wrote it, "
+                               f"torch.save(model.state_dict(), path)")
+        if not isinstance(dtype, np.dtype) or any(view):
+            raise WeightsError(f"storage {key!r} is of no known type; the file is damaged")
         if not isinstance(key, str) or type(count) is not int or count < 0:
             raise WeightsError(f"storage {key!r} of {count!r} numbers; the file is damaged")
         nbytes = count * dtype.itemsize
