@@ -389,8 +389,8 @@ BOTTLENECK = Network(
            ((8, 4, 16), (3, 8, 4, 4)), ((8, 6, 8, 2), (3, 8, 2, 2))),
     modes=(True, False),
     advice="Go through the table line by line, and use its names. A convolution is `conv(in, out, "
-           "window, stride)`, a batch normalization `L.BatchNormalization(channels of what comes out of the "
-           "convolution)`.",
+           "window, stride)`, a batch normalization `L.BatchNormalization(channels of what comes "
+           "out of the convolution)`.",
     steps="Go through the table line by line: conv1x1a, bn_a, relu; conv3x3b, bn_b, relu; "
           "conv1x1c, bn_c. Then the shortcut, the sum, and relu of the sum.")
 
