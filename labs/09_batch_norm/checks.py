@@ -193,6 +193,8 @@ class Pair:
         The first is worked out by hand.
     by_hand : callable
         ``by_hand(arguments, part, index)`` gives the arithmetic of one number of the first case.
+    shapes : str
+        What to say of a wrong shape that no stored mistake explains.
     properties : tuple of (str, callable)
     """
 
@@ -202,6 +204,7 @@ class Pair:
     given_axes: dict
     cases: tuple
     by_hand: Callable
+    shapes: str
     properties: tuple = ()
 
     def stages(self, answer):
@@ -259,7 +262,7 @@ class Pair:
         if got.shape != right.shape:
             return Finding(f"{name}: {shape_sentence(got.shape, right.shape, axes)}",
                            call=self.described(index), expected=name_shape(right.shape, axes),
-                           got=name_shape(got.shape, axes), cause=cause)
+                           got=name_shape(got.shape, axes), cause=cause or self.shapes)
         place = first_difference(got, right)
         return Finding(f"{name}: {value_sentence(got, right, axes)}", call=self.described(index),
                        given=self.case(index).show() if index == 0 else "",
@@ -363,6 +366,8 @@ RUNNING = Pair(
            given(**some("avg_mean avg_var", 4, 2), x=maps(3, 4, 1, 4, 3)),
            given(**some("avg_mean avg_var", 3, 4), x=maps(2, 3, 3, 2, 5), decay=0.5)),
     by_hand=running_by_hand,
+    shapes="Each channel has one mean and one variance, over all images and all places: "
+           "`axis=(0, 2, 3)`, which leaves the shape (C,).",
     properties=(("three minibatches, as the link has them", link_agrees),))
 
 
@@ -385,6 +390,15 @@ RUNNING = Pair(
     Mistake("deviation", "This is an average of deviations. The running average is of variances: "
             "no root.",
             averages(var=lambda x: np.sqrt(corrected(x, x.size // x.shape[1])))),
+    Mistake("deviation, not corrected", "This is an average of deviations, of the minibatch as "
+            "they are. The running average is of variances, and these times m / (m - 1).",
+            averages(var=lambda x: x.std(axis=PLACES))),
+    Mistake("over everything", "Mean and variance were taken over all channels together: each has "
+            "its own, `axis=(0, 2, 3)`.",
+            averages(lambda x: x.mean(), lambda x: x.var(ddof=1))),
+    Mistake("over the places only", "Mean and variance were taken in each image by itself: they "
+            "run over the images as well, `axis=(0, 2, 3)`.",
+            averages(lambda x: x.mean(axis=(2, 3)), lambda x: x.var(axis=(2, 3), ddof=1))),
     Mistake("replaced", "The old averages are forgotten at once. They stay with the share `decay`.",
             averages(mix=lambda old, new, decay: new)),
     Mistake("added up", "The old average was not made smaller: `decay * avg_mean`. As it is the "
@@ -482,6 +496,13 @@ test_face = lab.function(Function(
                 "`np.sqrt(avg_var + eps)`.",
                 lambda x, gamma, beta, avg_mean, avg_var, eps=EPS: apply(
                     x, each(avg_mean), each(avg_var), each(gamma), each(beta), 0)),
+        Mistake("taken for a deviation", "avg_var was squared. It is a variance already: add eps "
+                "and take the root.",
+                lambda x, gamma, beta, avg_mean, avg_var, eps=EPS: apply(
+                    x, each(avg_mean), each(avg_var**2), each(gamma), each(beta), eps)),
+        Mistake("mean added", "The mean was added. It is subtracted: `x - avg_mean`.",
+                lambda x, gamma, beta, avg_mean, avg_var, eps=EPS: apply(
+                    x, each(-avg_mean), each(avg_var), each(gamma), each(beta), eps)),
         Mistake("mean and variance swapped", "avg_mean and avg_var have changed places.",
                 lambda x, gamma, beta, avg_mean, avg_var, eps=EPS: apply(
                     x, each(avg_var), each(abs(avg_mean)), each(gamma), each(beta), eps)),
@@ -558,6 +579,8 @@ FOLD = Pair(
            given(w=maps(4, 4, 1, 1, 2), **some(ALL, 4, 3)),
            given(w=maps(3, 3, 3, 3, 4), **some(ALL, 3, 5), eps=0.1)),
     by_hand=fold_by_hand,
+    shapes="The weights keep their shape (O, C, kh, kw), and the bias is one number for each "
+           "output channel, (O,).",
     properties=(("the same maps", same_maps),))
 
 
@@ -596,6 +619,8 @@ FOLD = Pair(
             folded(factor=lambda gamma, var, eps: gamma / np.sqrt(var))),
     Mistake("gamma forgotten", "The factor lacks gamma: `gamma / np.sqrt(avg_var + eps)`.",
             folded(factor=lambda gamma, var, eps: 1 / np.sqrt(var + eps))),
+    Mistake("bias first", "The two have changed places: first the weights, then the bias.",
+            lambda *arguments, **options: right_fold(*arguments, **options)[::-1]),
     Mistake("factor upside down", "The factor is upside down: normalizing divides by the root of "
             "the variance and multiplies by gamma.",
             folded(factor=lambda gamma, var, eps: np.sqrt(var + eps) / gamma)),
@@ -788,6 +813,9 @@ def one_call_in_test_mode(model, x, batch):
             lambda model, x, batch: scores_of(model, x, batch, range(len(x)))),
     Mistake("a list", "This is a list of arrays, one for each minibatch. `np.concatenate(...)` "
             "joins them.", functools.partial(scores_of, join=list)),
+    Mistake("an array of minibatches", "`np.array(...)` would stack minibatches of one size on a "
+            "new axis. `np.concatenate(...)` puts them one behind the other, of any size.",
+            functools.partial(scores_of, join=np.array)),
     Mistake("labels", "These are labels. The scores are asked for, one row for each image.",
             lambda model, x, batch: scores_of(model, x, batch).argmax(axis=1).astype(np.int32)),
     Mistake("probabilities", "These are probabilities. Return what the model returns.",
