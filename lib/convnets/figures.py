@@ -14,6 +14,7 @@ import numpy as np
 from matplotlib import rc_context
 from matplotlib.colors import TwoSlopeNorm
 from matplotlib.ticker import LogLocator
+from PIL import Image
 
 # Okabe and Ito (2008): told apart with every common kind of colour vision.
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
@@ -35,15 +36,17 @@ class Figure(matplotlib.figure.Figure):
     """A matplotlib Figure with an alternative text, `alt`, that notebooks and pages show.
 
     Set `alt` to describe the figure for readers who cannot see it: what it shows, not how it looks.
+    Set `photographic` where it shows photographs, so that notebooks stay small.
     """
 
     alt = ""
+    photographic = False  # stored with 256 colours, a third of the bytes where photographs are
 
     def png(self):
         """The figure as PNG, bytes."""
         file = io.BytesIO()
         self.savefig(file, format="png", dpi=DPI, metadata={"Software": None})
-        return file.getvalue()
+        return _with_palette(file) if self.photographic else file.getvalue()
 
     def _repr_mimebundle_(self, include=None, exclude=None):
         # No height: on a narrow page the width shrinks and the height must follow.
@@ -54,6 +57,14 @@ class Figure(matplotlib.figure.Figure):
     def __repr__(self):
         # Not `alt`: it may hold measured numbers, and outputs are compared.
         return f"<Figure of {self.get_figwidth():.1f} by {self.get_figheight():.1f} inches>"
+
+
+def _with_palette(file):
+    """A PNG file with the 256 colours that suit it best, bytes."""
+    image = Image.open(file).convert("RGB").quantize(256, dither=Image.Dither.NONE)
+    small = io.BytesIO()
+    image.save(small, "PNG", optimize=True)
+    return small.getvalue()
 
 
 def _figure(width, height, alt):
@@ -595,6 +606,7 @@ def predictions(images, tops, titles=None, labels=None):
     alt = "; ".join(": ".join(filter(None, (title, _describe_top(top))))
                     for title, top in zip(titles, tops, strict=True))
     figure = _figure(6.6, 1.45 * len(images), alt)
+    figure.photographic = True
     axes = figure.subplots(len(images), 2, width_ratios=(1, 2.2), squeeze=False)
     for (left, right), image, *rest in zip(axes, images, tops, titles, labels, strict=True):
         _draw_top(left, right, image, *rest)
@@ -616,7 +628,8 @@ def _draw_top(left, right, image, top, title, label):
     colours = [COLOURS[2] if c == label and label is not None else COLOURS[5] for c, _, _ in top]
     right.barh(range(len(top)), [p for _, _, p in top], color=colours)
     for i, (_, name, p) in enumerate(top):
-        right.text(0.01, i, f"{100 * p:5.1f} %  {_first(name)}", va="center", fontsize=9)
+        right.text(0.13, i, f"{100 * p:.1f} %", va="center", ha="right", fontsize=9)
+        right.text(0.15, i, _first(name), va="center", fontsize=9)
     right.set(xlim=(0, 1), ylim=(len(top) - 0.4, -0.6), xticks=[], yticks=[])
     right.spines[["bottom"]].set_visible(False)
 
@@ -646,6 +659,7 @@ def saliency(image, maps):
     heats = {title: _heat(title, heat) for title, heat in maps.items()}
     alt = "Photograph; " + "; ".join(_describe_heat(*item) for item in heats.items())
     figure = _figure(2.6 * (1 + len(heats)), 2.8, alt)
+    figure.photographic = True
     first, *others = figure.subplots(1, 1 + len(heats), squeeze=False)[0]
     pixels = np.asarray(image)
     first.imshow(pixels)

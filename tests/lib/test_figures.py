@@ -74,6 +74,19 @@ def test_no_global_state_is_touched(name):
     assert matplotlib.rcParams == before
 
 
+def test_photographs_are_stored_with_few_colours_and_look_the_same():
+    photo = np.linspace(0, 1, 60 * 80 * 3).reshape(60, 80, 3) ** 2
+    figure = figures.predictions([photo], [[(0, "tench", 1.0)]])
+    small = figure.png()
+    figure.photographic = False
+    large = figure.png()
+    assert len(small) < len(large)
+    small, large = (np.asarray(Image.open(io.BytesIO(png)).convert("RGB"), int)
+                    for png in (small, large))
+    assert small.shape == large.shape
+    assert abs(small - large).mean() < 2
+
+
 def test_digits_are_the_images_and_labels():
     images = RNG.random((12, 1, 5, 5))
     figure = figures.digits(images, labels=range(12))
@@ -255,7 +268,7 @@ def test_predictions_show_photographs_and_bars_and_mark_what_is_right():
     assert (left.get_title(), below.get_title()) == ("fish", "flat")
     assert [bar.get_width() for axis in (right, last) for bar in axis.patches] == [0.7, 0.2, 0.55]
     assert [text.get_text() for text in right.texts] == [
-        " 70.0 %  great white shark", " 20.0 %  tench"]
+        "70.0 %", "great white shark", "20.0 %", "tench"]
     wrong, correct = (bar.get_facecolor() for bar in right.patches)
     assert matplotlib.colors.to_hex(correct).upper() == figures.COLOURS[2]
     assert last.patches[0].get_facecolor() == wrong != correct
