@@ -10,6 +10,7 @@ from ._base import Widget
 from ._cards import card, predict, quiz
 from ._frames import frames
 from ._playground import filter_playground
+from ._residual_path import residual_path
 from ._shapes import shapes
 from ._sliding import sliding_window
 from ._softmax import softmax_explorer
@@ -22,6 +23,7 @@ __all__ = [
     "frames",
     "predict",
     "quiz",
+    "residual_path",
     "shapes",
     "sliding_window",
     "softmax_explorer",
