@@ -3,6 +3,8 @@
 import os
 
 import rechainer
+from convnets import models
+from convnets.losses import Classifier
 
 import chainer
 import chainer.functions as F
@@ -77,6 +79,67 @@ def test_random_convolutions(seed):
     for _ in range(RANDOM // 10):
         settings, arrays = random_convolution(rng)
         compare(lambda *a, s=settings: F.convolution_2d(*a, **s), arrays)
+
+
+def configurations(model):
+    """Return the distinct (weight shape, stride, pad) of a model's convolutions."""
+    return sorted({(link.W.shape, link.stride, link.pad) for link in model.links()
+                   if isinstance(link, chainer.links.Convolution2D)})
+
+
+@pytest.mark.parametrize("name", ["LeNet5", "VGG16", "ResNet50", "ResNet56"])
+def test_every_convolution_of(name):
+    rng = np.random.RandomState(18)
+    found = configurations(getattr(models, name)())
+    assert found
+    for shape, stride, pad in found:
+        arrays = [rng.randn(2, shape[1], 9, 8), rng.randn(*shape), rng.randn(shape[0])]
+        compare(lambda *a, s=stride, p=pad: F.convolution_2d(*a, stride=s, pad=p), arrays, 1e-4)
+
+
+def test_gradients_of_a_whole_network():
+    np.random.seed(0)
+    model = Classifier(models.LeNet5())
+    rng = np.random.RandomState(19)
+    x, t = rng.rand(16, 1, 28, 28).astype("f"), rng.randint(0, 10, 16).astype("i")
+    found = {}
+    for use_ideep in "auto", "never":
+        model.cleargrads()
+        with chainer.using_config("use_ideep", use_ideep):
+            model(x, t).backward()
+        found[use_ideep] = {name: p.grad.copy() for name, p in model.namedparams()}
+    for name, expected in found["never"].items():
+        assert norm_of_difference(found["auto"][name], expected) < 1e-4, name
+
+
+def train(use_ideep, ulps=0):
+    """Return the losses of ten steps of a ResNet-20 whose images are off by units of rounding."""
+    np.random.seed(0)
+    model = Classifier(models.ResNet20())
+    optimizer = chainer.optimizers.MomentumSGD(lr=0.01).setup(model)
+    optimizer.add_hook(chainer.optimizer_hooks.WeightDecay(1e-4))
+    rng = np.random.RandomState(20)
+    losses = []
+    with chainer.using_config("use_ideep", use_ideep):
+        for _ in range(10):
+            t = rng.randint(0, 10, 16).astype("i")
+            x = (rng.rand(16, 3, 32, 32) + t[:, None, None, None] / 10).astype("f")
+            x += ulps * np.spacing(x)
+            loss = model(x, t)
+            model.cleargrads()
+            loss.backward()
+            optimizer.update()
+            losses.append(float(loss.array))
+    return np.array(losses)
+
+
+@pytest.mark.slow
+def test_training_differs_no_more_than_by_rounding():
+    # Where a ReLU's input is next to zero its rounding decides, so that networks drift apart.
+    ordinary = train("never")
+    drift = max(np.abs(train("never", ulps) - ordinary).max() for ulps in (1, 2, -1))
+    assert np.abs(train("auto") - ordinary).max() < 3 * drift
+    assert drift < 0.1
 
 
 def test_random_deconvolutions():
