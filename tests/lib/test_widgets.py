@@ -8,7 +8,7 @@ from html.parser import HTMLParser
 import convnets
 from convnets import figures, widgets
 from convnets.widgets._base import Widget, asset
-from convnets.widgets._plans import MODELS, plans, published
+from convnets.widgets._plans import MODELS, layers, plans, published
 
 import numpy as np
 import pytest
@@ -27,6 +27,7 @@ EXAMPLES = {
     "filter_playground": lambda **kw: widgets.filter_playground(np.eye(5), **kw),
     "shapes": lambda **kw: widgets.shapes(ROWS, **kw),
     "softmax_explorer": lambda **kw: widgets.softmax_explorer(**kw),
+    "receptive_field": lambda **kw: widgets.receptive_field("LeNet5", **kw),
     "sliding_window": lambda **kw: widgets.sliding_window(np.eye(3), np.eye(2), **kw),
 }
 
@@ -199,6 +200,8 @@ def test_shapes_do_not_explain_what_they_cannot():
         (lambda: widgets.architecture_explorer(width=0), "width must be 0.0625 to 4; got 0"),
         (lambda: widgets.architecture_explorer(opened="res6"), "unknown stage 'res6'.* conv1, p"),
         (lambda: widgets.architecture_explorer(stride_in="2"), "unknown stride_in '2'; .* 1x1, 3"),
+        (lambda: widgets.receptive_field("VGG11"), "unknown stack 'VGG11'; there are: three 3 × 3"),
+        (lambda: widgets.receptive_field(layer=4), "layer must be 1 to 3; got 4"),
         (lambda: widgets.softmax_explorer([1]), "at least two logits"),
         (lambda: widgets.softmax_explorer([1, 99]), "from -10 to 10"),
         (lambda: widgets.softmax_explorer([1, 2], label=2), "0 to 1; got 2"),
@@ -215,17 +218,9 @@ def test_plans_are_those_of_the_published_models():
     for name, build in [("ResNet101", lambda: convnets.models.ResNet101(width=1 / 16)),
                         ("ResNet32", convnets.models.ResNet32),
                         ("Plain20", convnets.models.Plain20)]:  # fmt: skip
-        family, counts = MODELS[name]
-        written, n = [], iter(counts)
-        for stage in next(iter(plans(family).values())):
-            written += [layer["name"] for layer in stage["first"]]
-            for i in range(next(n) - 1 if "more" in stage else 0):
-                number = stage["start"] + i
-                written += [layer["name"].replace("{}", str(number)) for layer in stage["more"]]
-            written += [layer["name"] for layer in stage.get("last", [])]
-        model = build()
-        rows = convnets.inspect.summary(model, (2, 3, 64, 64)).rows
-        assert written == [row.name for row in rows]
+        rows = convnets.inspect.summary(build(), (2, 3, 64, 64)).rows
+        written = [(layer["name"], layer["kind"]) for layer in layers(name)]
+        assert written == [(row.name, row.kind) for row in rows]
 
 
 def test_reading_the_plans_leaves_the_random_state_alone():

@@ -155,7 +155,7 @@ def test_every_row_of_random_settings(show):
         shape = (setting["n_in"], setting["size"], setting["size"])
         expected = inspect.summary(built(name, stride_in, setting), shape).rows
         assert [
-            (row["name"], row["kind"], row["shape"], [row[key] for key in ("params", "macs", "bytes")])
+            (row["name"], row["kind"], row["shape"], [row["params"], row["macs"], row["bytes"]])
             for row in got
         ] == [
             (row.name, row.kind, list(row.out_shape[1:]), totals(row)) for row in expected

@@ -10,6 +10,7 @@ from ._base import Widget
 from ._cards import card, predict, quiz
 from ._frames import frames
 from ._playground import filter_playground
+from ._receptive_field import receptive_field
 from ._residual_path import residual_path
 from ._shapes import shapes
 from ._sliding import sliding_window
@@ -23,6 +24,7 @@ __all__ = [
     "frames",
     "predict",
     "quiz",
+    "receptive_field",
     "residual_path",
     "shapes",
     "sliding_window",

@@ -117,6 +117,20 @@ def plans(family):
         np.random.set_state(state)
 
 
+def layers(name):
+    """All layers of a published model in the order of computation, as `plans` has them."""
+    family, counts = MODELS[name]
+    counts, found = iter(counts), []
+    for stage in next(iter(plans(family).values())):
+        found += stage["first"]
+        for i in range(next(counts) - 1 if "more" in stage else 0):
+            number = str(stage["start"] + i)
+            found += [layer | {"name": layer["name"].replace("{}", number)}
+                      for layer in stage["more"]]  # fmt: skip
+        found += stage.get("last", [])
+    return found
+
+
 def _plan(runs):
     stages = [_stage(name, *(run[name] for run in runs)) for name in runs[0]]
     del stages[-1]["first"][-1]["out"]  # the scores: one for each class, not a matter of width
