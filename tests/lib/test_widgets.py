@@ -19,6 +19,16 @@ QUESTION = {"ask": "1 + 1 = `?`", "answers": [("2", "Yes."), ("3", "No.")], "cor
 
 ROWS = convnets.inspect.summary(convnets.models.LeNet5(), (2, 1, 28, 28)).as_dicts()
 
+MEASURED = {
+    "options": {"distance": 0.01},
+    "networks": [
+        {"name": name, "depth": 8, "residual": residual, "normalized": True, "blocks": [
+            {"name": "conv1", "shape": [16, 8, 8], "signal": 1.0, "signal_similarity": 0.9,
+             "gradient": 2.0, "gradient_similarity": 0.5, "step": 0.1}]}
+        for name, residual in (("plain-8", False), ("ResNet-8", True))
+    ],
+}  # fmt: skip
+
 EXAMPLES = {
     "architecture_explorer": lambda **kw: widgets.architecture_explorer("VGG19", **kw),
     "card": lambda **kw: widgets.card(["see"], ["eyes"], minutes=5, **kw),
@@ -27,6 +37,7 @@ EXAMPLES = {
     "filter_playground": lambda **kw: widgets.filter_playground(np.eye(5), **kw),
     "shapes": lambda **kw: widgets.shapes(ROWS, **kw),
     "softmax_explorer": lambda **kw: widgets.softmax_explorer(**kw),
+    "residual_path": lambda **kw: widgets.residual_path(MEASURED, **kw),
     "receptive_field": lambda **kw: widgets.receptive_field("LeNet5", **kw),
     "sliding_window": lambda **kw: widgets.sliding_window(np.eye(3), np.eye(2), **kw),
 }
