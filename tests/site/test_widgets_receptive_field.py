@@ -199,6 +199,17 @@ def test_an_image_too_small(show):
     assert said.startswith("conv2 spans 5 places, but its input with padding has only 3")
 
 
+@pytest.mark.parametrize("width", [360, 720])
+def test_nothing_sticks_out_of_the_figure(show, width):
+    """Not even where a later figure on the page brings the shared style once more."""
+    page = show(widgets.receptive_field("LeNet5"), widgets.softmax_explorer(), width=width)
+    assert page.locator(".cv-receptive_field").evaluate(
+        """figure => [...figure.querySelectorAll('*')].filter(element =>
+        element.getBoundingClientRect().right > figure.getBoundingClientRect().right)
+        .map(element => element.tagName)"""
+    ) == []
+
+
 def test_look(check_look):
     check_look(
         widgets.receptive_field(caption="A claim."),

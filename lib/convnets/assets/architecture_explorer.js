@@ -81,7 +81,7 @@ cv.figure('architecture_explorer', (place, given, root) => {
   const {limits, families} = given;
   const COLUMNS = {params: 'parameters', macs: 'multiply-adds', bytes: 'activation bytes'};
   const exact = value => value.toLocaleString('en-US');
-  const show = shape => shape.join(' × ');
+  const show = shape => shape.join('×');
   const models = Object.fromEntries(given.models.map(model => [model.name, model]));
 
   const now = {...given.setting};
@@ -172,7 +172,7 @@ cv.figure('architecture_explorer', (place, given, root) => {
       el('span', {class: `cv-bar${changes ? ' cv-changes' : ''}`,
         style: `height: ${Math.min(0.35 + 5 * Math.sqrt(size / model().size), 8).toFixed(2)}rem;`
           + ` max-width: ${(0.3 + 0.05 * Math.sqrt(channels)).toFixed(2)}rem`}))),
-    el('span', {}, name));
+    el('span', {class: 'cv-stage-name'}, name));
   }
 
   function arrows(event) {
@@ -209,7 +209,7 @@ cv.figure('architecture_explorer', (place, given, root) => {
   function window(row) {
     if (!row.k) return row.kind;
     const at = [row.s > 1 && `stride ${row.s}`, row.p && `pad ${row.p}`].filter(Boolean);
-    return `${row.kind} ${[`${row.k} × ${row.k}`, ...at].join(', ')}`;
+    return `${row.name ? '' : `${row.kind} `}${[`${row.k} × ${row.k}`, ...at].join(', ')}`;
   }
 
   function layerRow(row) {

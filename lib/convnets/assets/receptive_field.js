@@ -207,7 +207,8 @@ cv.figure('receptive_field', (place, given, root) => {
       layer.name = layer.kind === 'convolution' ? `conv${i}` : '';
       edited();
       drawTable();
-    }}, ...kinds.map(kind => el('option', {value: kind, selected: kind === layer.kind}, kind)));
+    }}, ...Object.entries(kinds).map(([kind, short]) =>
+      el('option', {value: kind, selected: kind === layer.kind}, short)));
   }
 
   function layerRow(layer, index) {
@@ -221,11 +222,11 @@ cv.figure('receptive_field', (place, given, root) => {
       ...['output', 'field', 'jump', 'weights'].map(label => td(label)), td('remove', remove));
   }
 
-  const HEADS = ['layer', 'kind', ...Object.values(NUMBERS), 'output', 'field', 'jump', 'weights / C²', 'remove'];
+  const HEADS = ['layer', 'kind', ...Object.values(NUMBERS), 'output', 'field', 'jump', 'weights / C²'];
 
   function drawTable() {
     table.replaceChildren(
-      el('thead', {role: 'rowgroup'}, tr(...HEADS.map(text => el('th', {scope: 'col', role: 'columnheader'}, text)))),
+      el('thead', {role: 'rowgroup'}, tr(...HEADS.map(text => el('th', {scope: 'col', role: 'columnheader'}, text)), td(''))),
       el('tbody', {role: 'rowgroup'}, ...stack.layers.map(layerRow)));
     drawCounts();
   }

@@ -5,7 +5,7 @@ from functools import cache
 from ._base import Widget
 from ._plans import layers, published
 
-KINDS = ("convolution", "max pooling")
+KINDS = {"convolution": "conv", "max pooling": "max pool"}  # and as the page has them
 LIMITS = {"k": (1, 15), "s": (1, 8), "p": (0, 15), "d": (1, 8), "size": (1, 512), "depth": 24}
 
 
@@ -13,7 +13,7 @@ def _stack(size, *windows):
     """An input of size x size and convolutions of (ksize, pad, dilate)."""
     names = (f"conv{i}" for i in range(1, len(windows) + 1))
     return {"size": size, "layers": [
-        {"name": name, "kind": KINDS[0], "k": k, "s": 1, "p": p, "d": d, "cover": False}
+        {"name": name, "kind": "convolution", "k": k, "s": 1, "p": p, "d": d, "cover": False}
         for name, (k, p, d) in zip(names, windows, strict=True)]}  # fmt: skip
 
 
