@@ -1,4 +1,4 @@
-"""The `convnets` command: train, predict, summary, data, weights, labs."""
+"""The `convnets` command: train, predict, summary, data, weights, convert, labs, gradients."""
 
 import argparse
 import importlib
@@ -14,6 +14,7 @@ import numpy as np
 from . import data, inspect, models, pretrained, results, training
 from .files import read_npz, written_whole
 from .pretrained import layers, registry
+from .pretrained.compare import compare
 from .pretrained.locate import locate, state
 
 COMMANDS = ("labs", "gradients")  # further commands, each in the module of its name
@@ -33,6 +34,9 @@ FETCH = {"cifar10": data.fetch_cifar10}
 # Of `convnets train`, handed to the trainer as they are.
 OPTIONS = ("epochs", "iterations", "every", "batch", "optimizer", "lr", "weight_decay", "schedule",
            "shift")
+
+# Distance of a converted network from the original in its own framework: rounding stays below.
+CHECKED = 1e-4
 
 # What a wrong input may raise; anything else is a defect and keeps its traceback.
 INPUT_ERRORS = (ValueError, OSError, training.ResumeError, data.DataError)
@@ -57,7 +61,8 @@ def build_parser():
     """Return the argument parser with all commands."""
     parser = argparse.ArgumentParser(prog="convnets", description=__doc__)
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
-    for add in (_add_train, _add_predict, _add_summary, _add_data, _add_weights):
+    for add in (_add_train, _add_predict, _add_summary, _add_data, _add_weights,
+                _add_convert):
         add(commands)
     for name in COMMANDS:
         importlib.import_module(f".{name}", __package__).add_parser(commands)
@@ -252,6 +257,33 @@ def _weights(args):
         _print_weights(registry.entry(args.name))
     else:
         _list_weights()
+
+
+def _add_convert(commands):
+    p = commands.add_parser("convert", help="write the weights of any known file as an npz of ours")
+    p.add_argument("source", help="a file, or a name that `convnets weights` lists")
+    p.add_argument("target", type=Path, help="the npz to write")
+    p.add_argument("--arch", choices=pretrained.ARCHITECTURES, required=True)
+    p.add_argument("--family", help="where the names in the file do not tell who wrote it")
+    p.add_argument("--check", action="store_true",
+                   help="run the original in onnxruntime or torch, and compare")
+    p.set_defaults(run=_convert)
+
+
+def _convert(args):
+    report = pretrained.convert(args.source, args.target, args.arch, family=args.family)
+    print(f"{report}\nwritten: {args.target}")
+    if args.check:
+        model = pretrained.load(args.arch, args.target, verify=True)
+        found = compare(report.path, report.format, model)
+        if found is None:
+            raise ValueError(f"--check: nothing that could run a file of format {report.format} is "
+                             f"installed; ONNX needs onnxruntime, torch's files need torchvision")
+        judge, distance = found
+        print(f"check: {distance:.1e} standard deviations of the scores from {judge}")
+        if not distance < CHECKED:
+            raise ValueError(f"{args.target} does not compute what {judge} computes: expected a "
+                             f"distance below {CHECKED:g}")
 
 
 def _list_weights():

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import chainer
@@ -66,7 +67,9 @@ def _fill(model, file, entry, verify=False, *, family=None, **how):
     if family is None and note is None and entry is not None:
         family = entry.family
     report = transfer(file, model, family=family, **how)
-    settings = entry.preprocessing if entry and not note else report.preprocessing
+    if entry and not note:   # one family's files may differ in it
+        report = replace(report, preprocessing=entry.preprocessing)
+    settings = report.preprocessing
     model.preprocessing = preprocess.SETTINGS[settings] if settings else None
     if verify:
         _verify(file, model)
