@@ -1,11 +1,7 @@
 """Checks of lab 4, four forms: layers in a list, a ChainList, a Sequential; order and weights."""
 
-import functools
 import pickle
-import re
-from collections.abc import Callable
 from functools import partial
-from typing import NamedTuple
 
 from convnets.check import (
     Finding,
@@ -15,9 +11,9 @@ from convnets.check import (
     attempted,
     describe,
     is_blank,
-    raised,
     signature,
 )
+from convnets.check.traits import Trait, stages
 from convnets.models import FORMS
 
 import chainer
@@ -27,68 +23,6 @@ import numpy as np
 
 lab = Lab(__file__, around=lambda: chainer.using_config("train", True))
 hint, solution, solved = lab.hint, lab.solution, lab.solved
-
-
-# ---- trying an answer, and knowing a mistake by what it does --------------------------------
-
-class Trait(NamedTuple):
-    """One thing that a check finds out about an answer by trying it: a stage.
-
-    `find` takes the answer and returns a text; the right one is what it returns for the
-    reference. `cause` is said where no stored mistake gives the same text.
-    """
-
-    title: str
-    what: str
-    find: Callable
-    call: str = ""
-    cause: str = ""
-    by_hand: str = ""
-
-
-def stages(exercise, answer, right, traits):
-    """A stage for each trait: what the answer does against what the reference does."""
-    def stage(trait):
-        try:
-            got = trait.find(answer)
-        except (Finding, NotAttempted):
-            raise
-        except Exception as error:
-            finding = raised(error, trait.call)
-            finding.what = without_addresses(finding.what)
-            general = f"{finding.rows.get('likely cause', '')} {trait.cause}".strip()
-            finding.rows["likely cause"] = known(exercise, answer, traits, trait) or general
-            raise finding from None
-        if got != (expected := trait.find(right)):
-            raise Finding(trait.what, call=trait.call, expected=expected, got=got,
-                          arithmetic=trait.by_hand,
-                          cause=known(exercise, answer, traits, trait) or trait.cause)
-
-    return [(trait.title, functools.partial(stage, trait)) for trait in traits]
-
-
-def known(exercise, answer, traits, trait):
-    """Cause of the stored mistake with the same `trait` that is most like the answer, or ''."""
-    def alike(mistake):
-        return sum(did(t, mistake.answer) == found(t, answer) for t in traits)
-
-    same = [m for m in lab.mistakes[exercise] if did(trait, m.answer) == found(trait, answer)]
-    return max(same, key=alike, default=Mistake("", "", None)).cause
-
-
-def found(trait, answer):
-    """What a trait finds, or the text of the exception."""
-    try:
-        return trait.find(answer)
-    except Exception as error:
-        return without_addresses(f"{type(error).__name__}: {error}")
-
-
-did = functools.cache(found)   # of the wrong answers, which do not change
-
-
-def without_addresses(text):
-    return re.sub(r" at 0x[0-9a-fA-F]+", "", text)
 
 
 # ---- networks to try, and what can be seen of them ------------------------------------------
@@ -382,7 +316,7 @@ def ListNet(answer):
     """Check `ListNet`: give it your class, get a Report."""
     return [("attempted", lambda: begun(answer)),
             ("a Chain", lambda: a_class(answer, chainer.Chain, "ListNet")),
-            *stages("ListNet", answer, RightListNet, LIST_TRAITS)]
+            *stages(lab, "ListNet", answer, RightListNet, LIST_TRAITS)]
 
 
 # ---- 2: StackNet ---------------------------------------------------------------------------
@@ -526,7 +460,7 @@ def StackNet(answer):
     """Check `StackNet`: give it your class, get a Report."""
     return [("attempted", lambda: begun(answer)),
             ("a ChainList", lambda: a_class(answer, chainer.ChainList, "StackNet")),
-            *stages("StackNet", answer, RightStackNet, STACK_TRAITS)]
+            *stages(lab, "StackNet", answer, RightStackNet, STACK_TRAITS)]
 
 
 # ---- 3: lenet5_sequential ------------------------------------------------------------------
@@ -631,7 +565,7 @@ def lenet5_sequential(answer):
     """Check `lenet5_sequential`: give it your function, get a Report."""
     return [("attempted", lambda: attempted(answer)),
             ("signature", lambda: signature(answer, right_sequential)),
-            *stages("lenet5_sequential", answer, right_sequential, SEQUENTIAL_TRAITS)]
+            *stages(lab, "lenet5_sequential", answer, right_sequential, SEQUENTIAL_TRAITS)]
 
 
 # ---- 4: forward_order ----------------------------------------------------------------------
@@ -754,7 +688,7 @@ def forward_order(answer):
     """Check `forward_order`: give it your function, get a Report."""
     return [("attempted", lambda: attempted(answer)),
             ("signature", lambda: signature(answer, right_order)),
-            *stages("forward_order", answer, right_order, ORDER_TRAITS)]
+            *stages(lab, "forward_order", answer, right_order, ORDER_TRAITS)]
 
 
 # ---- 5: copy_weights -----------------------------------------------------------------------
@@ -971,4 +905,4 @@ def copy_weights(answer):
     """Check `copy_weights`: give it your function, get a Report."""
     return [("attempted", lambda: attempted(answer)),
             ("signature", lambda: signature(answer, right_copy)),
-            *stages("copy_weights", answer, right_copy, COPY_TRAITS)]
+            *stages(lab, "copy_weights", answer, right_copy, COPY_TRAITS)]

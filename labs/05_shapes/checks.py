@@ -1,11 +1,7 @@
 """Checks of lab 5, shapes: output sizes, cover_all, and parameters that wait for a first call."""
 
 import copy
-import functools
-import re
-from collections.abc import Callable
 from itertools import product
-from typing import NamedTuple
 
 from convnets.check import (
     Finding,
@@ -16,9 +12,9 @@ from convnets.check import (
     attempted,
     describe,
     given,
-    raised,
     signature,
 )
+from convnets.check.traits import Trait, stages
 
 import chainer
 import chainer.functions as F
@@ -226,68 +222,6 @@ flat_size = lab.function(Function(
 ))
 
 
-# ---- trying an answer, and knowing a mistake by what it does --------------------------------
-
-class Trait(NamedTuple):
-    """One thing that a check finds out about an answer by trying it: a stage.
-
-    `find` takes the answer and returns a text; the right one is what it returns for the
-    reference. `cause` is said where no stored mistake gives the same text.
-    """
-
-    title: str
-    what: str
-    find: Callable
-    call: str = ""
-    cause: str = ""
-    by_hand: str = ""
-
-
-def stages(exercise, answer, right, traits):
-    """A stage for each trait: what the answer does against what the reference does."""
-    def stage(trait):
-        try:
-            got = trait.find(answer)
-        except (Finding, NotAttempted):
-            raise
-        except Exception as error:
-            finding = raised(error, trait.call)
-            finding.what = without_addresses(finding.what)
-            general = f"{finding.rows.get('likely cause', '')} {trait.cause}".strip()
-            finding.rows["likely cause"] = known(exercise, answer, traits, trait) or general
-            raise finding from None
-        if got != (expected := trait.find(right)):
-            raise Finding(trait.what, call=trait.call, expected=expected, got=got,
-                          arithmetic=trait.by_hand,
-                          cause=known(exercise, answer, traits, trait) or trait.cause)
-
-    return [(trait.title, functools.partial(stage, trait)) for trait in traits]
-
-
-def known(exercise, answer, traits, trait):
-    """Cause of the stored mistake with the same `trait` that is most like the answer, or ''."""
-    def alike(mistake):
-        return sum(did(t, mistake.answer) == found(t, answer) for t in traits)
-
-    same = [m for m in lab.mistakes[exercise] if did(trait, m.answer) == found(trait, answer)]
-    return max(same, key=alike, default=Mistake("", "", None)).cause
-
-
-def found(trait, answer):
-    """What a trait finds, or the text of the exception."""
-    try:
-        return trait.find(answer)
-    except Exception as error:
-        return without_addresses(f"{type(error).__name__}: {error}")
-
-
-did = functools.cache(found)   # of the wrong answers, which do not change
-
-
-def without_addresses(text):
-    return re.sub(r" at 0x[0-9a-fA-F]+", "", text)
-
-
 # ---- models to try -------------------------------------------------------------------------
 
 SHAPE = (1, 12, 10)   # C, H, W
@@ -452,7 +386,7 @@ def unresolved(answer):
     """Check `unresolved`: give it your function, get a Report."""
     return [("attempted", lambda: attempted(answer)),
             ("signature", lambda: signature(answer, right_unresolved)),
-            *stages("unresolved", answer, right_unresolved, UNRESOLVED_TRAITS)]
+            *stages(lab, "unresolved", answer, right_unresolved, UNRESOLVED_TRAITS)]
 
 
 # ---- 4: resolve ----------------------------------------------------------------------------
@@ -642,7 +576,7 @@ def resolve(answer):
     """Check `resolve`: give it your function, get a Report."""
     return [("attempted", lambda: attempted(answer)),
             ("signature", lambda: signature(answer, right_resolve)),
-            *stages("resolve", answer, right_resolve, RESOLVE_TRAITS)]
+            *stages(lab, "resolve", answer, right_resolve, RESOLVE_TRAITS)]
 
 
 # ---- 5: twin -------------------------------------------------------------------------------
@@ -813,4 +747,4 @@ def twin(answer):
     """Check `twin`: give it your function, get a Report."""
     return [("attempted", lambda: attempted(answer)),
             ("signature", lambda: signature(answer, right_twin)),
-            *stages("twin", answer, right_twin, TWIN_TRAITS)]
+            *stages(lab, "twin", answer, right_twin, TWIN_TRAITS)]

@@ -1,11 +1,7 @@
 """Checks of lab 6, count it: parameters, multiply-adds and bytes, by formula and by a hook."""
 
-import functools
 import math
-import re
-from collections.abc import Callable
 from itertools import pairwise
-from typing import NamedTuple
 
 from convnets import inspect, models
 from convnets.check import (
@@ -18,9 +14,9 @@ from convnets.check import (
     describe,
     given,
     is_blank,
-    raised,
     signature,
 )
+from convnets.check.traits import Trait, stages
 
 import chainer
 import chainer.functions as F
@@ -193,68 +189,6 @@ layer_macs = lab.function(Function(
                 macs_with(lambda n, o, k, h, w, g: h * w * o * (n // g * k))),
     ),
 ))
-
-
-# ---- trying an answer, and knowing a mistake by what it does --------------------------------
-
-class Trait(NamedTuple):
-    """One thing that a check finds out about an answer by trying it: a stage.
-
-    `find` takes the answer and returns a text; the right one is what it returns for the
-    reference. `cause` is said where no stored mistake gives the same text.
-    """
-
-    title: str
-    what: str
-    find: Callable
-    call: str = ""
-    cause: str = ""
-    by_hand: str = ""
-
-
-def stages(exercise, answer, right, traits):
-    """A stage for each trait: what the answer does against what the reference does."""
-    def stage(trait):
-        try:
-            got = trait.find(answer)
-        except (Finding, NotAttempted):
-            raise
-        except Exception as error:
-            finding = raised(error, trait.call)
-            finding.what = without_addresses(finding.what)
-            general = f"{finding.rows.get('likely cause', '')} {trait.cause}".strip()
-            finding.rows["likely cause"] = known(exercise, answer, traits, trait) or general
-            raise finding from None
-        if got != (expected := trait.find(right)):
-            raise Finding(trait.what, call=trait.call, expected=expected, got=got,
-                          arithmetic=trait.by_hand,
-                          cause=known(exercise, answer, traits, trait) or trait.cause)
-
-    return [(trait.title, functools.partial(stage, trait)) for trait in traits]
-
-
-def known(exercise, answer, traits, trait):
-    """Cause of the stored mistake with the same `trait` that is most like the answer, or ''."""
-    def alike(mistake):
-        return sum(did(t, mistake.answer) == found(t, answer) for t in traits)
-
-    same = [m for m in lab.mistakes[exercise] if did(trait, m.answer) == found(trait, answer)]
-    return max(same, key=alike, default=Mistake("", "", None)).cause
-
-
-def found(trait, answer):
-    """What a trait finds, or the text of the exception."""
-    try:
-        return trait.find(answer)
-    except Exception as error:
-        return without_addresses(f"{type(error).__name__}: {error}")
-
-
-did = functools.cache(found)   # of the wrong answers, which do not change
-
-
-def without_addresses(text):
-    return re.sub(r" at 0x[0-9a-fA-F]+", "", text)
 
 
 # ---- layers to watch -----------------------------------------------------------------------
@@ -433,7 +367,7 @@ def output_shape(answer):
     """Check `output_shape`: give it your function, get a Report."""
     return [("attempted", lambda: attempted(answer)),
             ("signature", lambda: signature(answer, right_shape)),
-            *stages("output_shape", answer, right_shape, SHAPE_TRAITS)]
+            *stages(lab, "output_shape", answer, right_shape, SHAPE_TRAITS)]
 
 
 # ---- 4: Counter ----------------------------------------------------------------------------
@@ -603,7 +537,7 @@ def Counter(answer):
     """Check `Counter`: give it your class, get a Report."""
     return [("attempted", lambda: begun(answer)),
             ("a FunctionHook", lambda: a_hook(answer)),
-            *stages("Counter", answer, RightCounter, COUNTER_TRAITS)]
+            *stages(lab, "Counter", answer, RightCounter, COUNTER_TRAITS)]
 
 
 def begun(network):
