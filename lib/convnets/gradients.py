@@ -14,7 +14,6 @@ import chainer.links as L
 import numpy as np
 
 from . import data, models, results
-from .files import written_whole
 
 SIZES = ("signal", "gradient", "step")                   # averaged as logarithms
 SIMILARITIES = ("signal_similarity", "gradient_similarity")
@@ -216,10 +215,7 @@ def record(path, *, command, seeds=5, n=32, distance=0.01, depths=DEPTHS):
          "blocks": measure_many(depth, residual, normalized, range(seeds), x, t, distance)}
         for normalized, depth, residual in product((True, False), depths, (False, True))]
     options = {"data": "fashion_mnist", "seeds": seeds, "n": n, "distance": distance}
-    run = {**results.provenance(command, 0, options), "networks": networks}
-    with written_whole(path) as file:
-        file.write(f"{json.dumps(run, indent=1)}\n".encode())
-    return run
+    return results.write(path, {**results.provenance(command, 0, options), "networks": networks})
 
 
 def load(path):

@@ -213,7 +213,7 @@ def receptive_fields(model, shape):
         if (window := _window(node)) is not None:
             reach, stride = window
             field, distance = field + reach * distance, distance * stride
-            name = next((owners[id(v)] for v in node.inputs if id(v) in owners), "")
+            name = _owner(node, owners)
             rows.append((name, KINDS.get(node.label, node.label), field, distance))
         fields.update((id(out()), (field, distance)) for out in node.outputs if out() is not None)
     return rows
@@ -270,7 +270,7 @@ def graph(model, shape):
         sources = {place.get(id(v), 0) for v in node.inputs if id(v) not in owners}
         outputs = [out() for out in node.outputs if out() is not None]
         place.update((id(out), len(found)) for out in outputs)
-        name = next((owners[id(v)] for v in node.inputs if id(v) in owners), "")
+        name = _owner(node, owners)
         found.append(Node(name, _describe(node), outputs[0].shape, tuple(sorted(sources))))
     return found
 
@@ -314,6 +314,11 @@ def _owners(model):
     return {id(p.node): path.rsplit("/", 1)[0].lstrip("/") for path, p in model.namedparams()}
 
 
+def _owner(node, owners):
+    """Return the path of the link whose parameters a function takes, "" if it takes none."""
+    return next((owners[id(v)] for v in node.inputs if id(v) in owners), "")
+
+
 def _rows(y, model):
     owners = _owners(model)
     seen = set()
@@ -332,7 +337,7 @@ def _rows(y, model):
         shapes = [v.shape for v in node.inputs[:2]]
         count = MACS.get(node.label)
         rows.append(Row(
-            name=owners[id(params[0])] if params else "",
+            name=_owner(node, owners),
             kind=KINDS.get(node.label, node.label),
             in_shape=shapes[0], out_shape=output.shape,
             params=sum(math.prod(v.shape) for v in fresh),

@@ -38,7 +38,19 @@ def record(path, *, command, seed, options, curve, device="@numpy"):
     dict
         What was written.
     """
-    run = {**provenance(command, seed, options, device), "curve": curve, "final": curve[-1]}
+    return write(path, {**provenance(command, seed, options, device),
+                        "curve": curve, "final": curve[-1]})
+
+
+def write(path, run):
+    """Write a recorded result as JSON, whole or not at all, and return it.
+
+    Parameters
+    ----------
+    path : path
+    run : dict
+        `provenance` and what was measured.
+    """
     with written_whole(path) as file:
         file.write(f"{json.dumps(run, indent=1)}\n".encode())
     return run

@@ -61,6 +61,8 @@ def main(argv=None):
     args = parser.parse_intermixed_args(argv)
     if args.own:
         return shoot_own(args.folder)
+    if missing := [name for name in args.pages if not (HTML / name).is_file()]:
+        parser.error(f"no such page in {HTML}: {', '.join(missing)}; such as book/intro.html")
     for path in shoot(args.folder, args.pages or page_names(), args.whole, args.part):
         print(path)
 

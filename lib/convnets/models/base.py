@@ -29,6 +29,33 @@ class ImageClassifier:
     any_size = False
     preprocessing = None
 
+    @property
+    def options(self):
+        """How it computes where networks of one shape differ: name: value; {} if they do not."""
+        return {}
+
+    def set_options(self, **options):
+        """Change `options` of a model that is built; all of them, or none if one is wrong.
+
+        Returns
+        -------
+        dict
+            What changed, as name: (before, after).
+
+        Raises
+        ------
+        ValueError
+            If the model has no such option, or the option no such value.
+        """
+        before = self.options
+        for name in options:
+            choose(f"option of {type(self).__name__}", before, name)
+        changed = {name: (before[name], value) for name, value in options.items()
+                   if before[name] != value}
+        if changed:
+            self._apply(**{name: value for name, (_, value) in changed.items()})
+        return changed
+
     def stages(self):
         """Return the (name, function) pairs from images to class scores, in forward order."""
         raise NotImplementedError
@@ -164,7 +191,8 @@ def choose(option, known, value):
     value : str
     """
     if value not in known:
-        raise ValueError(f"unknown {option} {value!r}; there are: {', '.join(map(str, known))}")
+        raise ValueError(f"unknown {option} {value!r}; there are: "
+                         f"{', '.join(map(str, known)) or 'none'}")
     return known[value]
 
 

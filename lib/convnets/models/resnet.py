@@ -146,6 +146,28 @@ class ResNet(ImageClassifier, chainer.Chain):
                 setattr(self, name, ResBlock(n, *channels[name], stride, **options))
             self.fc6 = L.Linear(n_last, n_class)
 
+    @property
+    def options(self):
+        """The options that its weights were trained with, as `set_options` takes them."""
+        first = self.res3[0]
+        strides = (first.conv1x1a.stride[0], first.conv3x3b.stride[0])
+        return {"stride_in": next(k for k, place in STRIDE_IN.items() if place(2) == strides),
+                "stem_pool": next(k for k, pool in STEM_POOL.items() if pool == self.stem_pool),
+                "bn_eps": self.bn1.eps}
+
+    def _apply(self, **options):
+        options = self.options | options
+        place = choose("stride_in", STRIDE_IN, options["stride_in"])
+        pool = choose("stem_pool", STEM_POOL, options["stem_pool"])
+        bn_eps = float(options["bn_eps"])
+        self.stem_pool = pool
+        for link in self.links():
+            if isinstance(link, L.BatchNormalization):
+                link.eps = bn_eps
+        for name, (*_, stride) in STAGES.items():
+            first = self[name][0]
+            first.conv1x1a.stride, first.conv3x3b.stride = ((s, s) for s in place(stride))
+
     def stages(self):
         """Return the (name, function) pairs that `logits` goes through: conv1 ... fc6."""
         return [

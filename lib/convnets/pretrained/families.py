@@ -130,18 +130,18 @@ RESNET_NAMES = {
         "conv1x1r": "res{letter}_branch1", "bn_r": "bn{letter}_branch1 scale{letter}_branch1"},
     "chainer": {
         "conv1": "conv1", "bn1": "bn1", "fc6": "fc6",
-        "conv1x1a": "res{s}/{chainer}/conv1", "bn_a": "res{s}/{chainer}/bn1",
-        "conv3x3b": "res{s}/{chainer}/conv2", "bn_b": "res{s}/{chainer}/bn2",
-        "conv1x1c": "res{s}/{chainer}/conv3", "bn_c": "res{s}/{chainer}/bn3",
-        "conv1x1r": "res{s}/{chainer}/conv4", "bn_r": "res{s}/{chainer}/bn4"},
+        **{kind: f"res{{s}}/{{chainer}}/{layer}"
+           for kind, layer in (
+               ("conv1x1a", "conv1"), ("bn_a", "bn1"), ("conv3x3b", "conv2"), ("bn_b", "bn2"),
+               ("conv1x1c", "conv3"), ("bn_c", "bn3"), ("conv1x1r", "conv4"), ("bn_r", "bn4"))}},
     "chainercv": {
         "conv1": "conv1/conv", "bn1": "conv1/bn", "fc6": "fc6",
-        **{f"{kind}{which}": f"res{{s}}/{{chainer}}/{layer}"
-           for kind, which, layer in (
-               ("conv", "1x1a", "conv1/conv"), ("bn", "_a", "conv1/bn"),
-               ("conv", "3x3b", "conv2/conv"), ("bn", "_b", "conv2/bn"),
-               ("conv", "1x1c", "conv3/conv"), ("bn", "_c", "conv3/bn"),
-               ("conv", "1x1r", "residual_conv/conv"), ("bn", "_r", "residual_conv/bn"))}},
+        **{kind: f"res{{s}}/{{chainer}}/{layer}"
+           for kind, layer in (
+               ("conv1x1a", "conv1/conv"), ("bn_a", "conv1/bn"),
+               ("conv3x3b", "conv2/conv"), ("bn_b", "conv2/bn"),
+               ("conv1x1c", "conv3/conv"), ("bn_c", "conv3/bn"),
+               ("conv1x1r", "residual_conv/conv"), ("bn_r", "residual_conv/bn"))}},
     "chainercv2": {
         "conv1": "features/init_block/conv/conv", "bn1": "features/init_block/conv/bn",
         "fc6": "output/fc",
@@ -175,9 +175,9 @@ class Family:
     dialect : dict
         How a layer of each kind is stored, such as `TORCH`.
     names : dict
-        What our layers are called; `VGG_NAMES` and `RESNET_NAMES` hold those of the families here.
+        What our layers are called, see `VGG_NAMES`, `RESNET_NAMES` and `SQUEEZENET_NAMES`.
     options : dict
-        The options of `convnets.models.ResNet` that these weights were trained with.
+        The model's options that these weights were trained with, see `ResNet.set_options`.
     preprocessing : str
         A key of `preprocess.SETTINGS`.
     """
@@ -194,7 +194,8 @@ _FROM_TORCH = ("torch", "safetensors", "onnx")
 _TORCH_OPTIONS = {"stride_in": "3x3", "stem_pool": "torch", "bn_eps": 1e-5}
 _CAFFE_OPTIONS = {"stride_in": "1x1", "stem_pool": "caffe", "bn_eps": 1e-5}
 
-# kind of network: its families; the first whose names are all in a file is taken.
+# kind of network: its families. The one with most of its names in a file is taken; of equals the
+# first, unless they differ in their options: then the family must be named.
 FAMILIES = {
     VGG: (
         Family("torchvision", _FROM_TORCH, TORCH, VGG_NAMES["torchvision"],
@@ -334,7 +335,7 @@ def _resnet_layers(model):
     for s, blocks in enumerate(stages.values(), 2):
         in_letters = counted_in_letters or len(blocks) == 3
         for i, block in enumerate(blocks):
-            number = "abcdef"[i] if in_letters else f"b{i}" if i else "a"
+            number = "abcdefghijklm"[i] if in_letters else f"b{i}" if i else "a"
             fields = {"s": s, "n": s - 1, "z": s - 2, "i": i, "j": i + 1,
                       "letter": f"{s}{number}", "chainer": f"b{i}" if i else "a"}
             for conv, bn in _PAIRS[:4 if block.proj else 3]:

@@ -14,7 +14,7 @@ from . import preprocess, registry
 from .errors import WeightsError
 from .locate import locate
 from .readers import read
-from .transfer import OWN_CHECK, OWN_NOTE, model_arrays, n_class_in, options_of, own_note, transfer
+from .transfer import OWN_CHECK, OWN_NOTE, model_arrays, n_class_in, own_note, transfer
 
 ARCHITECTURES = {"vgg16": models.VGG16, "vgg19": models.VGG19, "resnet50": models.ResNet50,
                  "resnet101": models.ResNet101, "resnet152": models.ResNet152,
@@ -33,7 +33,7 @@ def load_weights(model, source, *, family=None, head="keep", strict=True, option
 
     Parameters
     ----------
-    model : convnets.models.VGG or convnets.models.ResNet
+    model : convnets.models.VGG, ResNet or SqueezeNet
     source : str or path
         A name in the registry, such as ``"resnet50/imagenet"``, or a file: Caffe, Chainer npz,
         torch, safetensors, Keras or ONNX.
@@ -56,7 +56,7 @@ def load_weights(model, source, *, family=None, head="keep", strict=True, option
     Raises
     ------
     WeightsError
-        If the file cannot be found or read, or does not fit the model.
+        If the file cannot be found or read, or does not fit the model; if an option is unknown.
     """
     return _fill(model, read(locate(source)), registry.find(source), verify, family=family,
                  head=head, strict=strict, options=options)
@@ -82,7 +82,7 @@ def load(name, weights="auto", *, device="@numpy", n_class=None, **options):
     Parameters
     ----------
     name : str
-        ``"vgg16"``, ``"vgg19"``, ``"resnet50"``, ``"resnet101"`` or ``"resnet152"``.
+        A key of `ARCHITECTURES`, such as ``"resnet50"``.
     weights : str or path, optional
         A file, a name in the registry, or ``"auto"`` for ``"<name>/imagenet"``.
         None leaves the model untrained.
@@ -95,7 +95,7 @@ def load(name, weights="auto", *, device="@numpy", n_class=None, **options):
 
     Returns
     -------
-    convnets.models.VGG or convnets.models.ResNet
+    convnets.models.VGG, ResNet or SqueezeNet
         With ``report`` and ``preprocessing``.
 
     Raises
@@ -150,7 +150,7 @@ def convert(src, dst, arch, **options):
         raise WeightsError(f"{dst}: the converted file is an npz; give it that ending")
     model = load(arch, src, **options)
     note = {
-        "arch": arch, "family": model.report.family, "options": options_of(model),
+        "arch": arch, "family": model.report.family, "options": model.options,
         "preprocessing": model.report.preprocessing,
         "source": {"name": Path(model.report.path).name, "sha256": _sha256(model.report.path)},
     }

@@ -5,10 +5,8 @@ from dataclasses import dataclass, field
 from functools import partial
 
 import chainer
-import chainer.links as L
 import numpy as np
 
-from ..models.resnet import STAGES, STEM_POOL, STRIDE_IN, ResNet
 from .errors import WeightsError
 from .families import CHAINER, COUNTERS, HEADS, Family, families, layers
 
@@ -93,7 +91,7 @@ def transfer(file, model, *, family=None, head="keep", strict=True, options=None
     Parameters
     ----------
     file : readers.WeightFile
-    model : convnets.models.VGG or convnets.models.ResNet
+    model : convnets.models.VGG, ResNet or SqueezeNet
     family : str or Family, optional
         Default: the family whose names are in the file.
     head : str
@@ -111,21 +109,24 @@ def transfer(file, model, *, family=None, head="keep", strict=True, options=None
     Raises
     ------
     WeightsError
-        If names or shapes do not fit, or values are NaN or infinite.
+        If names, shapes or options do not fit, or values are NaN or infinite.
     """
     if head not in ("keep", "new"):
         raise WeightsError(f"head must be 'keep' or 'new', got {head!r}")
     chosen = _choose(file, model, family)
-    slots = [s for s in _slots(model, chosen, file.arrays) if head == "keep" or not s.head]
+    all_slots = _slots(model, chosen, file.arrays)
+    slots = [s for s in all_slots if head == "keep" or not s.head]
+    passed_over = {name for s in all_slots if s not in slots for name in s.sources}
     found = [s for s in slots if all(name in file.arrays for name in s.sources)]
     used = {name for s in found for name in (*s.sources, s.bias) if name}
     unused = tuple(n for n in file.arrays if n not in used
                    and not n.endswith((*COUNTERS, OWN_NOTE, OWN_CHECK)))
     missing = [s for s in slots if s not in found]
     if strict:
-        _refuse_misfits(file, model, chosen, missing, _without_head(unused, model, chosen, head))
+        _refuse_misfits(file, model, chosen, missing,
+                        [name for name in unused if name not in passed_over])
     arrays = _converted(file, model, found)
-    changed = _set_options(model, chosen.options | (options or {}))
+    changed = _set_options(model, file, chosen.options | (options or {}))
     chainer.serializers.NpzDeserializer(arrays, strict=False).load(model)
     new = sorted(model_arrays(model).keys() - arrays.keys())
     return Report(
@@ -135,12 +136,11 @@ def transfer(file, model, *, family=None, head="keep", strict=True, options=None
         unused=unused, preprocessing=chosen.preprocessing)
 
 
-def own_family(model, note=None):
+def own_family(note=None):
     """Return the family of npz files that hold our own names.
 
     Parameters
     ----------
-    model : convnets.models.VGG or convnets.models.ResNet
     note : dict, optional
         What `convert` wrote into the file; without it the model's options stay.
     """
@@ -165,26 +165,6 @@ def own_note(file):
     except (ValueError, KeyError, TypeError) as e:
         raise WeightsError(f"{file.path}: its entry {OWN_NOTE!r} is damaged ({e}); convert the "
                            f"original file again") from e
-
-
-def options_of(model):
-    """Return the options of a ResNet that its weights were trained with; {} for a VGG.
-
-    Parameters
-    ----------
-    model : convnets.models.VGG or convnets.models.ResNet
-
-    Returns
-    -------
-    dict
-    """
-    if not isinstance(model, ResNet):
-        return {}
-    halving = model.res3[0]
-    strides = (halving.conv1x1a.stride[0], halving.conv3x3b.stride[0])
-    return {"stride_in": next(k for k, place in STRIDE_IN.items() if place(2) == strides),
-            "stem_pool": next(k for k, pool in STEM_POOL.items() if pool == model.stem_pool),
-            "bn_eps": model.bn1.eps}
 
 
 def model_arrays(model, counters=False):
@@ -213,7 +193,7 @@ def n_class_in(file, model, family=None):
     Parameters
     ----------
     file : readers.WeightFile
-    model : convnets.models.VGG or convnets.models.ResNet
+    model : convnets.models.VGG, ResNet or SqueezeNet
         Of the same architecture, with any number of classes.
     family : str or Family, optional
 
@@ -232,8 +212,9 @@ def _choose(file, model, family):
     """Return the family that was named, or the one that the names of the file tell."""
     if isinstance(family, Family):
         return family
-    own = own_family(model, own_note(file))
-    known = [own, *families(model)] if file.format == "npz" else list(families(model))
+    known = list(families(model))
+    if file.format == "npz":
+        known.insert(0, own_family(own_note(file)))
     if family is not None:
         named = [f for f in known if f.name == family]
         if not named:
@@ -246,21 +227,25 @@ def _choose(file, model, family):
         raise WeightsError(f"{file.path}: no known weights of a {type(model).__name__} come in "
                            f"the format {file.format}")
 
-    def share(f):
-        slots = [s for s in _slots(model, f, file.arrays) if not s.head]
-        return sum(name in file.arrays for s in slots for name in s.sources)
-    best = max(known, key=share)
-    if not share(best):
+    shares = [_n_found(file, _slots(model, f, file.arrays)) for f in known]
+    best = known[shares.index(max(shares))]
+    if not max(shares):
         raise WeightsError(
             f"{file.path}: none of its {len(file.arrays)} names is known for a "
             f"{type(model).__name__}; got {_some(list(file.arrays))}, expected names as in "
             + " or ".join(f"{f.name} ({_slots(model, f, {})[0].sources[0]})" for f in known))
-    rivals = [f for f in known if share(f) == share(best) and f.options != best.options]
+    rivals = [f for f, share in zip(known, shares, strict=True)
+              if share == max(shares) and f.options != best.options]
     if rivals:
         raise WeightsError(f"{file.path}: its names are those of more than one family, which "
                            f"differ in their options: say which by family="
                            + " or ".join(f"{f.name!r} ({f.options})" for f in (best, *rivals)))
     return best
+
+
+def _n_found(file, slots):
+    """Return how many of the names of layers that are not the head are in a file."""
+    return sum(name in file.arrays for s in slots if not s.head for name in s.sources)
 
 
 def _slots(model, family, arrays):
@@ -305,14 +290,6 @@ def _refuse_misfits(file, model, family, missing, unused):
             + " and ".join(faults) + ". Is it the right model? strict=False loads what fits.")
 
 
-def _without_head(unused, model, family, head):
-    """Return the unused names that are not those of a head which is to stay new."""
-    if head == "keep":
-        return unused
-    of_head = {name for s in _slots(model, family, {}) if s.head for name in s.sources}
-    return tuple(name for name in unused if name not in of_head)
-
-
 def _converted(file, model, slots):
     """Return the arrays for the model by path, after all checks."""
     targets = model_arrays(model)
@@ -344,23 +321,11 @@ def _misshapen(file, slot, got, expected):
                         f"{expected}.{remedy}")
 
 
-def _set_options(model, options):
-    """Give a ResNet the options its weights were trained with; return what changed."""
-    before = options_of(model)
-    changed = {name: (before[name], value) for name, value in options.items()
-               if before.get(name) != value}
-    if "stem_pool" in changed:
-        model.stem_pool = STEM_POOL[options["stem_pool"]]
-    for link in model.links() if changed else ():
-        if isinstance(link, L.BatchNormalization):
-            link.eps = options.get("bn_eps", link.eps)
-    if "stride_in" in changed:
-        for name in STAGES:
-            first = model[name][0]
-            stride = max(first.conv1x1a.stride[0], first.conv3x3b.stride[0])
-            a, b = STRIDE_IN[options["stride_in"]](stride)
-            first.conv1x1a.stride, first.conv3x3b.stride = (a, a), (b, b)
-    return changed
+def _set_options(model, file, options):
+    try:
+        return model.set_options(**options)
+    except ValueError as e:
+        raise WeightsError(f"{file.path}: cannot set the options {options}: {e}") from e
 
 
 def _some(names, n=4):

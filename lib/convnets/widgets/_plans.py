@@ -199,8 +199,8 @@ def _new_layers(y, owners, known, unit):
             continue
         number = max(known.values()) + 1
         known.update(dict.fromkeys(outputs, number))
-        name = next((owners[id(v)] for v in node.inputs if id(v) in owners), "")
-        layer = {"name": name, "kind": inspect.KINDS.get(node.label, node.label)}
+        layer = {"name": inspect._owner(node, owners),
+                 "kind": inspect.KINDS.get(node.label, node.label)}
         layer |= READ.get(node.label, lambda node, unit: {})(node, unit)
         # Where the inputs were made, counted back from here; most often one step.
         back = [number - i for i in inputs]

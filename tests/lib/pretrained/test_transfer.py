@@ -5,7 +5,6 @@ import json
 import convnets
 from convnets import models, pretrained
 from convnets.pretrained import WeightsError, load_weights
-from convnets.pretrained.transfer import options_of
 
 import chainer
 import numpy as np
@@ -99,7 +98,7 @@ def test_resnet(family, tmp_path):
     path, expected = resnet_file(tmp_path, family)
     model = resnet()
     report = load_weights(model, path, family=family if family in PAIRS else None)
-    assert (report.family, options_of(model)) == (family, RESNETS[family][1])
+    assert (report.family, model.options) == (family, RESNETS[family][1])
     assert not report.new and not report.unused
     assert report.n_params == model.count_params()
     assert distance(scores(model), expected) < 1e-5
@@ -186,15 +185,18 @@ def test_a_new_head_keeps_its_values(torch_file):
     (7, {}, r"fc\.weight \(10, 128\) does not fit fc6/W, which is \(7, 128\).*head='new'"),
     (10, {"head": "old"}, "head must be 'keep' or 'new', got 'old'"),
     (10, {"family": "caffee"}, "unknown family 'caffee'.*there are: torchvision, huggingface"),
+    (10, {"options": {"stride": 2}}, "unknown option of ResNet 'stride'; there are: stride_in, "),
+    (10, {"options": {"stride_in": "1x1", "stem_pool": "keras"}}, "unknown stem_pool 'keras'"),
+    (10, {"options": {"bn_eps": "small"}}, "could not convert string to float"),
 ])
 def test_what_does_not_fit_is_said_and_changes_nothing(n_class, options, message, torch_file):
     model = resnet(n_class)
-    before, set_to = state(model), options_of(model)
+    before, set_to = state(model), model.options
     with pytest.raises(WeightsError, match=message):
         load_weights(model, torch_file[0], **options)
     after = state(model)
     assert all(np.array_equal(before[name], after[name]) for name in before)
-    assert options_of(model) == set_to
+    assert model.options == set_to
 
 
 def changed_file(torch_file, tmp_path, change):
@@ -246,7 +248,7 @@ def test_convert_keeps_options_and_verifies(tmp_path, monkeypatch):
     npz = tmp_path / "out.npz"
     pretrained.convert(path, npz, "resnet50")
     model = pretrained.load("resnet50", npz, verify=True)
-    assert (model.report.family, options_of(model)) == ("convnets", RESNETS["keras"][1])
+    assert (model.report.family, model.options) == ("convnets", RESNETS["keras"][1])
     assert distance(scores(model), expected) < 1e-5
     assert model.preprocessing == pretrained.preprocess.SETTINGS["keras"]
     plain = resnet()
