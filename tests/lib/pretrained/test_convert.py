@@ -1,6 +1,8 @@
 """`convnets convert`: from any file to an npz of ours, compared with the original's framework."""
 
 import json
+import subprocess
+import sys
 
 from convnets import cli, models, pretrained
 
@@ -76,3 +78,30 @@ def test_a_full_disk_leaves_the_former_file(onnx_file, tmp_path, monkeypatch, ca
     assert sorted(p.name for p in tmp_path.iterdir()) == ["net.npz", "net.onnx"]
     note = json.loads(str(np.load(target)["convnets_note"]))
     assert note["options"] == {"stride_in": "3x3", "stem_pool": "torch", "bn_eps": 1e-5}
+
+
+def test_killed_while_it_writes_the_former_file_stays(onnx_file, tmp_path):
+    """The child stops in the middle of the npz, says so, and is killed there."""
+    target = tmp_path / "net.npz"
+    convert(onnx_file, target)
+    whole = target.read_bytes()
+    code = f"""
+import time
+import numpy as np
+from convnets import models, pretrained
+def write_half(file, **arrays):
+    file.write(b"PK" + bytes(1000))
+    file.flush()
+    print("half", flush=True)
+    time.sleep(600)
+np.savez = write_half
+pretrained.ARCHITECTURES["resnet50"] = lambda n: models.ResNet({BLOCKS}, n, width={WIDTH / 64})
+pretrained.convert({str(onnx_file)!r}, {str(target)!r}, "resnet50")
+"""
+    process = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True)
+    assert process.stdout.readline() == "half\n"
+    process.kill()
+    process.wait()
+    assert target.read_bytes() == whole
+    assert pretrained.load("resnet50", target, verify=True).fc6.W.shape == (10, 128)
+    assert convert(onnx_file, tmp_path / "again.npz") == 0
