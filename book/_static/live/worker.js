@@ -1,0 +1,177 @@
+// The Python of a page, in a module worker: loads the distribution, then does what the page asks,
+// one thing after the other. To stop it, the page ends the worker and starts another.
+//
+// The page says                                   and hears
+// {type: 'start', base, packages, interrupt?}     progress {loaded, total, text}, in bytes
+//   base: absolute address of the distribution,   ready {seconds, python, packages}
+//   with a / at its end                           failed {message}
+// {type: 'run', id, code, name}                   output {id, output}, in nbformat's form
+//   name: of the cell, for tracebacks             clear {id, wait}
+//                                                 done {id, status: 'ok' or 'error', seconds}
+// {type: 'files', files: [{path, url | text}]}    (nothing; failed, if one cannot be had)
+//   path: relative to the notebook's folder
+
+const site = '/lib/python3.14/site-packages/';
+const folder = '/home/pyodide/page/';
+const say = (type, more = {}) => postMessage({ type, ...more });
+const download = globalThis.fetch.bind(globalThis);  // Pyodide gets another one.
+let kernel, pyodide;
+
+// ---- Loading -----------------------------------------------------------------------------
+
+// Bytes that came so far, of those that were announced.
+const progress = { loaded: 0, total: 0, text: '', last: 0 };
+
+function report(text) {
+  const now = performance.now();
+  if (text === progress.text && now - progress.last < 100) return;
+  Object.assign(progress, { text, last: now });
+  say('progress', { loaded: progress.loaded, total: progress.total, text });
+}
+
+// A file of the distribution, kept in the browser's cache of this version: the second start needs
+// no network. Browsers offer that cache to safe addresses only (https, or this machine).
+async function stored(base, name, id) {
+  const url = new URL(name, base).href;
+  const cache = globalThis.caches && await caches.open(`live-${id}`).catch(() => null);
+  const found = await cache?.match(url);
+  if (found) return found;
+  const response = await download(url);
+  if (!response.ok) throw new Error(`${url}: the server answered ${response.status}`);
+  await cache?.put(url, response.clone()).catch(() => {});  // A full disk is no reason to stop.
+  return response;
+}
+
+async function forgetOthers(id) {
+  const names = await globalThis.caches?.keys().catch(() => []) ?? [];
+  await Promise.all(names.filter(n => n.startsWith('live-') && n !== `live-${id}`)
+    .map(n => caches.delete(n)));
+}
+
+// A Response whose bytes are counted; a packed file is unpacked on the way.
+function counted(response, name) {
+  const counter = new TransformStream({
+    transform(chunk, controller) {
+      progress.loaded += chunk.byteLength;
+      report('Downloading');
+      controller.enqueue(chunk);
+    },
+  });
+  let body = response.body.pipeThrough(counter);
+  if (name.endsWith('.packed')) body = body.pipeThrough(new DecompressionStream('gzip'));
+  const type = name.includes('.wasm') ? 'application/wasm' : 'application/octet-stream';
+  return new Response(body, { headers: { 'Content-Type': type } });
+}
+
+// A package and all that it needs, in an order in which each comes after its needs.
+function closure(names, packages, found = new Set()) {
+  for (const name of names) {
+    const entry = packages[name];
+    if (!entry || found.has(name)) continue;
+    closure(entry.depends, packages, found);
+    found.add(name);
+  }
+  return found;
+}
+
+// Pyodide's core, each of its files by way of `load`.
+async function startPyodide(base, lock, load) {
+  // Its own loader asks for files by their plain names.
+  globalThis.fetch = (resource, options) => {
+    const url = String(resource.url ?? resource);
+    const name = url.startsWith(base) ? url.slice(base.length) : '';
+    if (name === 'pyodide.asm.wasm') return load(`${name}.packed`);
+    return name === 'python_stdlib.zip' ? load(name) : download(resource, options);
+  };
+  const { loadPyodide } = await import(`${base}pyodide.mjs`);
+  const script = await (await load('pyodide.asm.mjs.packed')).text();
+  const address = URL.createObjectURL(new Blob([script], { type: 'text/javascript' }));
+  const { default: createPyodideModule } = await import(address);
+  URL.revokeObjectURL(address);
+  try {
+    return await loadPyodide({
+      indexURL: base, lockFileContents: lock, createPyodideModule, env: { HOME: '/home/pyodide' },
+    });
+  } finally {
+    globalThis.fetch = download;
+  }
+}
+
+// Files that come from the server when they are first opened: data sets, weights.
+function offerData(base, data) {
+  for (const [path, address] of Object.entries(data)) {
+    const at = path.lastIndexOf('/');
+    pyodide.FS.mkdirTree(site + path.slice(0, at));
+    pyodide.FS.createLazyFile(
+      site + path.slice(0, at), path.slice(at + 1), new URL(address, base).href, true, false);
+  }
+}
+
+// Python asks for a package in the middle of an import: only a request that waits will do.
+function fetchNow(url) {
+  const request = new XMLHttpRequest();
+  request.open('GET', url, false);
+  request.responseType = 'arraybuffer';
+  request.send();
+  if (request.status !== 200) throw new Error(`${url}: the server answered ${request.status}`);
+  return new Uint8Array(request.response);
+}
+
+async function start({ base, packages = [], interrupt }) {
+  const begin = performance.now();
+  const json = async name => (await fetch(new URL(name, base), { cache: 'no-cache' })).json();
+  const manifest = await json('manifest.json').catch(() => stored(base, 'manifest.json', 'now')
+    .then(it => it.json()));
+  const get = async name => counted(await stored(base, name, manifest.id), name);
+  const lock = await (await stored(base, 'pyodide-lock.json', manifest.id)).json();
+  const wanted = [...closure(packages, lock.packages)];
+  const wheels = wanted.map(name => lock.packages[name].file_name);
+  progress.total = [...manifest.core, ...wheels].reduce((sum, n) => sum + manifest.bytes[n], 0);
+
+  const source = fetch(new URL('kernel.py', import.meta.url)).then(it => it.text());
+  const bytes = wheels.map(async name => (await get(name)).arrayBuffer());
+  pyodide = await startPyodide(base, lock, get);
+  for (const [i, content] of bytes.entries()) {
+    report(`Unpacking ${wanted[i]}`);
+    pyodide.unpackArchive(await content, 'zip', { extractDir: site });
+  }
+  offerData(base, manifest.data);
+  pyodide.FS.mkdirTree(folder);
+  pyodide.FS.chdir(folder);
+  pyodide.FS.writeFile(`${site}live_kernel.py`, await source);
+  if (interrupt) pyodide.setInterruptBuffer(interrupt);
+  kernel = pyodide.pyimport('live_kernel');
+  kernel.start(text => postMessage(JSON.parse(text)), fetchNow, base,
+    JSON.stringify(lock.packages), JSON.stringify(wanted));
+  report('Starting');
+  await forgetOthers(manifest.id);
+  say('ready', {
+    seconds: (performance.now() - begin) / 1000, python: kernel.version(), packages: wanted,
+  });
+}
+
+// ---- Answering the page ------------------------------------------------------------------
+
+async function run({ id, code, name }) {
+  const begin = performance.now();
+  const status = await kernel.run(id, code, name ?? `cell ${id}`);
+  say('done', { id, status, seconds: (performance.now() - begin) / 1000 });
+}
+
+async function files({ files }) {
+  for (const { path, url, text } of files) {
+    const target = new URL(path, `file://${folder}`).pathname;
+    const response = url && await fetch(url);
+    if (response && !response.ok) throw new Error(`${url}: status ${response.status}`);
+    pyodide.FS.mkdirTree(target.slice(0, target.lastIndexOf('/')));
+    pyodide.FS.writeFile(target, response ? new Uint8Array(await response.arrayBuffer()) : text);
+  }
+}
+
+const tasks = { start, run, files };
+let queue = Promise.resolve();
+
+addEventListener('message', ({ data }) => {
+  queue = queue.then(() => tasks[data.type](data))
+    .catch(error => say('failed', { message: String(error?.message ?? error), id: data.id }));
+});
