@@ -14,10 +14,11 @@ import time
 from contextlib import redirect_stdout
 from pathlib import Path
 
+import live
 import yaml
 
 ROOT = Path(__file__).resolve().parents[2]
-# What a page is made of; lib is read for the docstrings.
+# What a page is made of; lib is read for the docstrings, and pages bring it to the browser.
 SOURCES = (
     "_config.yml",
     "_toc.yml",
@@ -25,10 +26,11 @@ SOURCES = (
     "book/**/*",
     "labs/**/*.md",
     "labs/*/*.ipynb",
-    "lib/**/*.py",
+    "lib/convnets/**/*",
+    "lib/rechainer/**/*",
 )
 # A change to one of these changes every page.
-FRAME = ("_config.yml", "_toc.yml", "requirements.txt", "book/_tools/*.py", "book/references.bib")
+FRAME = ("_config.yml", "_toc.yml", "requirements.txt", "book/_tools/*", "book/references.bib")
 IGNORED = {"__pycache__", ".ipynb_checkpoints"}
 
 
@@ -101,6 +103,7 @@ def build(root, fresh=False):
     # Beside the old book, so that somebody who reads it never sees half a new one.
     new = build_dir / "html.new"
     remove(new, stamp)
+    live.prepare(root)  # First: pages ask whether it is there.
     result, said = sphinx(root, new)
     if result != 0:
         # A page that was read before would not warn again.
@@ -109,6 +112,7 @@ def build(root, fresh=False):
         print("The book was not built: mend what is said above.", file=sys.stderr)
         return 1
     write_front_door(root, new)
+    live.add_to_site(root, new)
     remove(out)
     new.rename(out)
     stamp.write_text(f"{frame}\n{content}\n")

