@@ -1,8 +1,6 @@
 """Checks of lab 9, batch normalization's two faces: train mode, averages, test mode, folding."""
 
 import functools
-from collections.abc import Callable
-from dataclasses import dataclass
 
 from convnets.check import (
     Case,
@@ -10,9 +8,9 @@ from convnets.check import (
     Function,
     Lab,
     Mistake,
+    Pair,
     attempted,
     call,
-    describe,
     given,
     kind,
     name_shape,
@@ -176,128 +174,6 @@ train_face = lab.function(Function(
 ))
 
 
-# ---- pairs: functions that return two arrays -------------------------------------------------
-
-@dataclass(frozen=True)
-class Pair:
-    """An exercise whose answer is a function that returns two arrays.
-
-    Parameters
-    ----------
-    reference : callable
-    names, axes : tuple of str
-        What the two arrays are called, and the names of their axes.
-    given_axes : dict
-        Names of the axes of the arguments.
-    cases : tuple of dict
-        The first is worked out by hand.
-    by_hand : callable
-        ``by_hand(arguments, part, index)`` gives the arithmetic of one number of the first case.
-    shapes : str
-        What to say of a wrong shape that no stored mistake explains.
-    properties : tuple of (str, callable)
-    """
-
-    reference: Callable
-    names: tuple
-    axes: tuple
-    given_axes: dict
-    cases: tuple
-    by_hand: Callable
-    shapes: str
-    properties: tuple = ()
-
-    def stages(self, answer):
-        return [("attempted", lambda: attempted(answer)),
-                ("signature", lambda: signature(answer, self.reference)),
-                ("two arrays", lambda: self.two_arrays(answer)),
-                ("a case by hand", lambda: self.values(answer, 0)),
-                (f"{len(self.cases) - 1} more cases",
-                 lambda: [self.values(answer, i) for i in range(1, len(self.cases))]),
-                *((title, lambda test=test: test(answer)) for title, test in self.properties)]
-
-    def case(self, index):
-        arguments = dict(self.cases[index])
-        options = {name: arguments.pop(name) for name in ("eps", "decay") if name in arguments}
-        return Case(arguments, options)
-
-    def described(self, index):
-        return self.case(index).describe(self.reference.__name__, self.given_axes)
-
-    def result(self, answer, index):
-        """Two arrays, or a text on what came instead."""
-        try:
-            pair = self.case(index).on(answer)[0]
-        except Exception as error:
-            return f"{type(error).__name__}: {error}"
-        return tuple(pair) if isinstance(pair, (tuple, list)) else describe(pair)
-
-    def called(self, answer, index):
-        """The result of the reader's function; names the mistake if it raises."""
-        try:
-            return call(answer, self.case(index), self.described(index))
-        except Finding as finding:
-            cause = self.known(answer, index) if finding.error else ""
-            finding.rows["likely cause"] = cause or finding.rows.get("likely cause", "")
-            raise
-
-    def two_arrays(self, answer):
-        got, right = self.called(answer, 0), self.case(0).on(self.reference)[0]
-        if not isinstance(got, (tuple, list)) or len(got) != 2:
-            raise Finding(f"The result is {describe(got)}, expected two arrays.",
-                          call=self.described(0), cause=f"End with `return {', '.join(self.names)}`"
-                                                        f", the two behind a comma.")
-        for array, wanted, name in zip(got, right, self.names, strict=True):
-            kind(array, wanted, f"{self.described(0)}: {name}")
-
-    def values(self, answer, index):
-        got, right = self.called(answer, index), self.case(index).on(self.reference)[0]
-        for part, (array, wanted) in enumerate(zip(got, right, strict=True)):
-            if not same(array, wanted):
-                raise self.wrong(answer, index, part, np.asarray(array), wanted)
-
-    def wrong(self, answer, index, part, got, right):
-        """The Finding for one array that is not the right one."""
-        name, axes, cause = self.names[part], self.axes[part], self.known(answer, index)
-        if got.shape != right.shape:
-            return Finding(f"{name}: {shape_sentence(got.shape, right.shape, axes)}",
-                           call=self.described(index), expected=name_shape(right.shape, axes),
-                           got=name_shape(got.shape, axes), cause=cause or self.shapes)
-        place = first_difference(got, right)
-        return Finding(f"{name}: {value_sentence(got, right, axes)}", call=self.described(index),
-                       given=self.case(index).show() if index == 0 else "",
-                       expected=show(right[place]), got=show(got[place]),
-                       arithmetic=self.by_hand(self.case(0).values, part, place)
-                       if index == 0 else "", cause=cause or pattern(got, right, axes))
-
-    def known(self, answer, index):
-        """Cause of the stored mistake with the same result in one case, and in most others."""
-        got = self.results(answer)
-        fits = {m.cause: [*map(pairs_alike, stored_results(self, m.answer), got)]
-                for m in lab.mistakes[self.reference.__name__]}
-        right = self.results(self.reference)[index]
-        suspects = {m.cause: sum(fits[m.cause])
-                    for m in lab.mistakes[self.reference.__name__] if fits[m.cause][index]
-                    and not pairs_alike(stored_results(self, m.answer)[index], right)}
-        return max(suspects, key=suspects.get, default="")
-
-    def results(self, answer):
-        return [self.result(answer, i) for i in range(len(self.cases))]
-
-    __hash__ = object.__hash__   # a key of the cache below
-
-
-@functools.cache   # stored wrong answers do not change
-def stored_results(pair, answer):
-    return pair.results(answer)
-
-
-def pairs_alike(a, b):
-    if isinstance(a, str) or isinstance(b, str):
-        return isinstance(a, type(b)) and a == b
-    return len(a) == len(b) and all(map(same, a, b))
-
-
 # ---- 2: running ------------------------------------------------------------------------------
 
 def right_running(avg_mean, avg_var, x, decay=0.9):
@@ -358,7 +234,7 @@ def link_agrees(running):
 
 
 RUNNING = Pair(
-    reference=right_running, names=("avg_mean", "avg_var"), axes=("C", "C"),
+    lab=lab, reference=right_running, names=("avg_mean", "avg_var"), axes=("C", "C"),
     given_axes={"avg_mean": "C", "avg_var": "C", "x": "N C H W"},
     cases=(given(avg_mean=np.zeros(2, np.float32), avg_var=np.ones(2, np.float32),
                  x=np.float32([[[[1, 2]], [[0, 4]]], [[[3, 6]], [[4, 0]]]])),
@@ -570,7 +446,7 @@ def same_maps(fold):
 
 
 FOLD = Pair(
-    reference=right_fold, names=("w", "b"), axes=("O C kh kw", "O"),
+    lab=lab, reference=right_fold, names=("w", "b"), axes=("O C kh kw", "O"),
     given_axes={"w": "O C kh kw", **dict.fromkeys(ALL.split(), "O")},
     cases=(given(w=np.float32([[[[1, 2], [3, 4]]], [[[1, 0], [0, -1]]]]),
                  gamma=np.float32([1, 3]), beta=np.float32([0.5, 10]),

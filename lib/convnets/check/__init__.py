@@ -6,17 +6,18 @@ loop, a property) and stops at the first that teaches something. Stored wrong ve
 known mistake. Only the standard library and NumPy are imported here, so checks run in a browser.
 
 A lab's ``checks.py`` makes one `Lab`, and gives it a `Function` for each exercise whose answer
-is a function, or decorates its own stages with `Lab.check`.
+is a function (a `Pair` where it returns two arrays), or decorates its own stages with `Lab.check`.
 """
 
 from .calls import Case, attempted, call, describe, is_blank, raised, signature
 from .compare import name_shape, same, show
 from .functions import Function, Mistake, given, kind
 from .lab import Exercise, Lab, Note
+from .pairs import Pair
 from .report import CheckFailed, Finding, NotAttempted, Report, Stage, run
 
 __all__ = [
     "Case", "CheckFailed", "Exercise", "Finding", "Function", "Lab", "Mistake", "NotAttempted",
-    "Note", "Report", "Stage", "attempted", "call", "describe", "given", "is_blank", "kind",
+    "Note", "Pair", "Report", "Stage", "attempted", "call", "describe", "given", "is_blank", "kind",
     "name_shape", "raised", "run", "same", "show", "signature",
 ]

@@ -52,6 +52,8 @@ MESSAGES = {
     "Variables do not support": "A Chainer Variable is no array: take its numbers, `y.array`.",
     "'NoneType'": "The line got None. Does a function that it uses end without `return`?",
     "Ellipsis": "The line got `...`, the placeholder of an exercise that is not done yet.",
+    "truth value of an array": "Comparing arrays gives an array of answers, and `if` wants one: "
+                               "`(a == b).all()`, `.any()` or `np.array_equal(a, b)`.",
     "'ellipsis'": "The line got `...`, the placeholder of an exercise that is not done yet.",
 }
 

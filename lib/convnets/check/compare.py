@@ -12,8 +12,11 @@ SMALL = 36  # elements that are still printed whole
 
 def same(a, b, rtol=1e-4, atol=1e-5) -> bool:
     """Whether two results have the same shape and, within rounding, the same values."""
-    a, b = np.asarray(a), np.asarray(b)
-    return a.shape == b.shape and bool(np.allclose(a, b, rtol=rtol, atol=atol, equal_nan=True))
+    try:
+        a, b = np.asarray(a), np.asarray(b)
+        return a.shape == b.shape and bool(np.allclose(a, b, rtol=rtol, atol=atol, equal_nan=True))
+    except (TypeError, ValueError):   # no numbers, or lists of different lengths in a list
+        return False
 
 
 def show(values) -> str:
@@ -48,6 +51,8 @@ def shape_sentence(got: tuple[int, ...], expected: tuple[int, ...], axes: str) -
     if len(got) != len(expected):
         named = f" ({', '.join(names)})" if names else ""
         return f"The result has {_count(len(got), 'axis')}, expected {len(expected)}{named}."
+    if len(names) != len(got):
+        names = [f"axis {i}" for i in range(len(got))]
     differing = [f"{name} is {g} (expected {e})"
                  for name, g, e in zip(names, got, expected, strict=True) if g != e]
     return f"The result has the wrong shape: {', '.join(differing)}."

@@ -92,10 +92,7 @@ class Function:
 
     def case(self, given: dict) -> Case:
         """A Case, the arguments sorted into those handed over by position and by name."""
-        optional = {name for name, p in inspect.signature(self.reference).parameters.items()
-                    if p.default is not p.empty}
-        return Case({n: v for n, v in given.items() if n not in optional},
-                    {n: v for n, v in given.items() if n in optional})
+        return case_of(self.reference, given)
 
     def call(self, answer, case: Case):
         """The result of the reader's function; see `calls.call`."""
@@ -150,14 +147,16 @@ class Function:
                 self._shape(got, answer, case)
 
     def _shape(self, got, answer, case: Case) -> None:
-        got, right = np.asarray(got), np.asarray(self._expected(case))
+        right = self._expected(case)
+        kind(got, right, self._described(case))
+        got, right = np.asarray(got), np.asarray(right)
         if got.shape != right.shape:
             mistake = self.recognise(answer, case, got) or self.recognise_shape(answer, case)
             raise Finding(shape_sentence(got.shape, right.shape, self._result_axes),
                           call=self._described(case),
                           expected=name_shape(right.shape, self._result_axes),
                           got=name_shape(got.shape, self._result_axes),
-                          cause=mistake.cause if mistake else "")
+                          cause=self._constant(answer) or (mistake.cause if mistake else ""))
 
     def _values(self, answer, case: Case, by_hand=False) -> None:
         got, right = self.call(answer, case), self._expected(case)
@@ -170,15 +169,21 @@ class Function:
                                 "the memory held, or does it keep something between calls?")
         raise self._wrong_values(answer, case, got, right, by_hand)
 
-    def _seen(self, answer, got, right) -> str:
-        """What a wrong result that no stored mistake explains has to it, or ''."""
-        results = [result for _, result in self._results(answer)]
-        if len(results) > 1 and all(r is not None and same(r, got) for r in results):
-            return "Every call gives this same result. Is it written into the code?"
-        return pattern(got, right, self._result_axes) if isinstance(right, np.ndarray) else ""
+    def _constant(self, answer) -> str:
+        """What to say of a result that is the same whatever is handed over, or ''.
+
+        It comes before the stored mistakes: a constant may equal one of them in a single case.
+        """
+        results = self._results(answer)
+        _, first = results[0]
+        if len(results) < 2 or not all(r is not None and same(r, first) for _, r in results):
+            return ""
+        if any(all(gives(m.answer, c, r) for c, r in results) for m in self.mistakes):
+            return ""
+        return "Every call gives this same result. Is it written into the code?"
 
     def _wrong_values(self, answer, case: Case, got, right, by_hand) -> Finding:
-        seen = self._seen(answer, got, right)
+        seen = pattern(got, right, self._result_axes) if isinstance(right, np.ndarray) else ""
         got, right = np.asarray(got), np.asarray(right)
         index = first_difference(got, right)
         shown = ... if right.size <= SMALL else index
@@ -190,12 +195,20 @@ class Function:
             expected=show(right[shown]),
             got=show(got[shown]),
             arithmetic=self.by_hand(case.values, index) if by_hand else "",
-            cause=mistake.cause if mistake else seen)
+            cause=self._constant(answer) or (mistake.cause if mistake else seen))
 
 
 def given(**arguments) -> dict:
     """The arguments of one case, by name."""
     return arguments
+
+
+def case_of(reference: Callable, given: dict) -> Case:
+    """A Case for `reference`: what has no default goes by position, all else by name."""
+    optional = {name for name, p in inspect.signature(reference).parameters.items()
+                if p.default is not p.empty}
+    return Case({n: v for n, v in given.items() if n not in optional},
+                {n: v for n, v in given.items() if n in optional})
 
 
 def quietly(function: Callable, case: Case):
@@ -223,7 +236,10 @@ def gives(function: Callable, case: Case, result, alike: Callable = same) -> boo
 
 def same_shape(a, b) -> bool:
     """Whether two results have the same shape, whatever their values."""
-    return np.shape(a) == np.shape(b)
+    try:
+        return np.shape(a) == np.shape(b)
+    except ValueError:   # lists of different lengths in a list
+        return False
 
 
 def kind(got, right, described: str) -> None:
@@ -235,12 +251,13 @@ def kind(got, right, described: str) -> None:
         _array_kind(got, right, described)
     elif isinstance(right, tuple):
         if not isinstance(got, (tuple, list)) or len(got) != len(right):
-            raise Finding(f"The result is {describe(got)}, expected {len(right)} numbers.",
+            parts = "arrays" if all(isinstance(r, np.ndarray) for r in right) else "numbers"
+            raise Finding(f"The result is {describe(got)}, expected {len(right)} {parts}.",
                           call=described, cause=f"End with `return {', '.join('ab'[:len(right)])}`"
                           if len(right) == 2 else "")
         for g, r in zip(got, right, strict=True):
             kind(g, r, described)
-    elif not isinstance(got, (int, float, np.number)) and np.shape(got) != ():
+    elif not single(got):
         raise Finding(f"The result is {describe(got)}, expected a number.", call=described)
     elif hasattr(got, "array"):
         raise Finding("The result is a Chainer Variable, expected a plain number.", call=described,
@@ -252,6 +269,11 @@ def kind(got, right, described: str) -> None:
                             "`//` divides and rounds down.")
 
 
+def single(thing) -> bool:
+    """Whether a result is one thing, not a list of several (of rows of any lengths)."""
+    return not isinstance(thing, (list, tuple)) and np.shape(thing) == ()
+
+
 def _array_kind(got, right, described):
     if hasattr(got, "array"):
         raise Finding("The result is a Chainer Variable, expected a NumPy array.", call=described,
@@ -259,7 +281,7 @@ def _array_kind(got, right, described):
     if not isinstance(got, np.ndarray):
         raise Finding(f"The result is {describe(got)}, expected an array.", call=described,
                       cause="Is `return` inside the loop? Then the first number is all there is."
-                      if np.ndim(got) == 0 else "`np.array(...)` makes an array of a list.")
+                      if single(got) else "`np.array(...)` makes an array of a list.")
     if got.dtype != right.dtype:
         cut = "An integer array cuts every value that is put into it to a whole number. " \
             if got.dtype.kind in "iub" else ""
