@@ -1,4 +1,4 @@
-"""The `convnets` command: train, predict, summary, data, weights, convert, labs, gradients."""
+"""The `convnets` command: train, predict, summary, data, weights, convert, labs, and more."""
 
 import argparse
 import importlib
@@ -17,7 +17,7 @@ from .pretrained import layers, registry
 from .pretrained.compare import compare
 from .pretrained.locate import locate, state
 
-COMMANDS = ("labs", "gradients")  # further commands, each in the module of its name
+COMMANDS = ("labs", "gradients", "frozen")  # further commands, each in the module of its name
 
 # Networks for the small images of `DATA`, with ten classes, and those for ImageNet.
 SMALL = {"lenet5" if form == "chain" else f"lenet5-{form}": build
