@@ -189,18 +189,14 @@ def is_data(path):
 
 
 def wheel(name, version, files):
-    """A wheel, the same bytes for the same files."""
+    """A pure wheel of these files."""
     info = f"{name.replace('-', '_')}-{version}.dist-info"
     metadata = f"Metadata-Version: 2.1\nName: {name}\nVersion: {version}\n"
     contents = {inside: path.read_bytes() for inside, path in files}
     contents[f"{info}/METADATA"] = metadata.encode()
     contents[f"{info}/WHEEL"] = b"Wheel-Version: 1.0\nRoot-Is-Purelib: true\nTag: py3-none-any\n"
     contents[f"{info}/RECORD"] = "".join(f"{path},,\n" for path in sorted(contents)).encode()
-    file = io.BytesIO()
-    with zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED, compresslevel=9) as archive:
-        for path, content in sorted(contents.items()):
-            archive.writestr(zipfile.ZipInfo(path), content, zipfile.ZIP_DEFLATED, 9)
-    return file.getvalue()
+    return zipped(contents)
 
 
 def built_wheels(root):
@@ -263,26 +259,50 @@ def assemble(root=ROOT, sources=SOURCES):
 
     shutil.rmtree(new, ignore_errors=True)
     new.mkdir(parents=True)
-    for name in [*PLAN["core"], *(entry["file_name"] for entry in entries.values())]:
-        place_official(cache / name, new)
+    for name in PLAN["core"]:
+        place_core(cache / name, new)
+    for name, entry in entries.items():
+        content = trimmed(cache / entry["file_name"], name)
+        write(new / entry["file_name"], content)
+        entry["sha256"] = sha256(content)
     for name, version, plan, content in built_wheels(root):
         entry = locked(name, version, content, plan["imports"], plan["depends"])
         write(new / entry["file_name"], content)
         entries[name] = entry
-    data = place_data(root, new)
+    data, beside = place_data(root, new), place_beside(root, new)
     lock["packages"] = dict(sorted(entries.items()))
     write(new / LOCK, json.dumps(lock, indent=1).encode())
-    write(new / "manifest.json", json.dumps(manifest(new, data), indent=1).encode())
+    write(new / "manifest.json", json.dumps(manifest(new, data, beside), indent=1).encode())
     shutil.rmtree(new.with_name("dist"), ignore_errors=True)
     return new.rename(new.with_name("dist"))
 
 
-def place_official(path, folder):
+def place_core(path, folder):
     """Link or copy a file; the large ones compressed, for servers that do not compress."""
     if path.name in PLAN["compressed"]:
         write(folder / f"{path.name}.packed", gzip.compress(path.read_bytes(), 9, mtime=0))
     elif path.name != LOCK:
         link(path, folder / path.name)
+
+
+def trimmed(path, name):
+    """An official wheel without what no page needs: a third of the whole download."""
+    patterns = PLAN["leave_out"]["*"] + PLAN["leave_out"].get(name, [])
+    with zipfile.ZipFile(path) as wheel:
+        return zipped({
+            member: wheel.read(member)
+            for member in wheel.namelist()
+            if not any(fnmatch.fnmatch(member, pattern) for pattern in patterns)
+        })
+
+
+def zipped(contents):
+    """A zip file, the same bytes for the same contents."""
+    file = io.BytesIO()
+    with zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED, compresslevel=9) as archive:
+        for path, content in sorted(contents.items()):
+            archive.writestr(zipfile.ZipInfo(path), content, zipfile.ZIP_DEFLATED, 9)
+    return file.getvalue()
 
 
 def link(path, target):
@@ -307,7 +327,18 @@ def place_data(root, folder):
     return placed
 
 
-def manifest(folder, data):
+def place_beside(root, folder):
+    """Put what notebooks read from their own folders in `beside/`: {path: path in the folder}."""
+    placed = {}
+    for pattern in PLAN["beside_pages"]:
+        for path in sorted(root.glob(pattern)):
+            name = path.relative_to(root).as_posix()
+            placed[name] = f"beside/{name}"
+            write(folder / placed[name], path.read_bytes())
+    return placed
+
+
+def manifest(folder, data, beside):
     """What the worker needs to know beyond the lock file."""
     sizes = {
         path.relative_to(folder).as_posix(): path.stat().st_size
@@ -323,6 +354,7 @@ def manifest(folder, data):
         "version": PLAN["version"],
         "core": [name for name in core if name != LOCK],
         "data": data,
+        "beside": beside,
         "bytes": sizes,
     }
 

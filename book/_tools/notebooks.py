@@ -39,6 +39,8 @@ LANGUAGE = {
     "nbconvert_exporter": "python",
     "pygments_lexer": "ipython3",
 }
+# Metadata of a notebook that its author wrote.
+KEPT = ("live", "live_reason", "mystnb", "title")
 WIDGETS = "application/vnd.jupyter.widget-state+json"
 WIDGET_VIEW = "application/vnd.jupyter.widget-view+json"
 CELL_NOISE = ("execution", "ExecuteTime", "collapsed", "scrolled", "jupyter", "vscode")
@@ -136,7 +138,7 @@ def normalise(notebook):
     """Bring an executed notebook into the one form in which it is stored."""
     notebook.nbformat, notebook.nbformat_minor = 4, 5
     widgets = notebook.metadata.get("widgets")
-    kept = {k: notebook.metadata[k] for k in notebook.metadata if k in ("mystnb", "title")}
+    kept = {k: notebook.metadata[k] for k in KEPT if k in notebook.metadata}
     notebook.metadata = nbformat.from_dict(
         {**kept, "kernelspec": KERNELSPEC, "language_info": LANGUAGE}
     )

@@ -108,3 +108,14 @@ def test_an_interrupted_write_leaves_nothing(tmp_path, monkeypatch):
     with pytest.raises(OSError, match="disk full"):
         data.install("mnist", tmp_path)
     assert not [p for p in tmp_path.rglob("*") if p.is_file()]
+
+
+def test_a_first_part_beside_the_whole_is_read_where_it_is_enough(tmp_path, monkeypatch):
+    arrays = {name: array[:4] for name, array in data.raw("mnist").items()}
+    np.savez(tmp_path / "mnist_part.npz", **arrays)
+    monkeypatch.setattr(data, "FILES", tmp_path)  # the whole is not there
+    train, test = data.mnist(4, 2)
+    assert (len(train), len(test)) == (4, 2)
+    for n_train, n_test in ((5, 2), (None, 2), (4, None)):
+        with pytest.raises(data.DataError, match=r"mnist\.npz is missing"):
+            data.mnist(n_train, n_test)

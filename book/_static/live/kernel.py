@@ -11,6 +11,7 @@ import base64
 import builtins
 import importlib
 import importlib.abc
+import importlib.util
 import inspect
 import io
 import json
@@ -21,7 +22,6 @@ import pprint
 import sys
 import time
 import traceback
-import types
 import zipfile
 
 SITE = os.path.dirname(__file__)
@@ -174,9 +174,14 @@ class Shown:
         setattr(self, self.method, lambda: self.data)
 
 
-def display_module():
+def fill_ipython(module):
+    module.__path__ = []
+    module.version_info = (9, 0, 0)
+    module.get_ipython = lambda: None  # as outside IPython, which libraries ask
+
+
+def fill_display(module):
     """The part of ``IPython.display`` that works without IPython."""
-    module = types.ModuleType("IPython.display")
     for name, method in (
         ("HTML", "_repr_html_"),
         ("Markdown", "_repr_markdown_"),
@@ -187,7 +192,6 @@ def display_module():
     ):
         setattr(module, name, type(name, (Shown,), {"method": method}))
     module.display, module.clear_output = display, clear_output
-    return module
 
 
 # -- matplotlib ------------------------------------------------------------------------------
@@ -226,20 +230,32 @@ def mark_shown(thing):
         thing._live_shown = True
 
 
-class LiveBackend(importlib.abc.Loader):
-    """Makes the module of matplotlib's backend: Agg, whose `show` shows in the page."""
+def fill_backend(module):
+    """matplotlib's backend: Agg, whose `show` shows in the page."""
+    from matplotlib.backends import backend_agg
+
+    module.FigureCanvas = backend_agg.FigureCanvasAgg
+    module.FigureManager = backend_agg.FigureManagerBase
+    module.show = show_figures
+
+
+# -- Modules that are made here, when they are imported ---------------------------------------
+
+
+class ModuleMaker(importlib.abc.MetaPathFinder, importlib.abc.Loader):
+    """Imports modules that a function fills."""
+
+    MODULES = {
+        "live_backend": fill_backend,
+        "IPython": fill_ipython,
+        "IPython.display": fill_display,
+    }
 
     def find_spec(self, name, path=None, target=None):
-        if name == "live_backend":
-            return importlib.util.spec_from_loader(name, self)
-        return None
+        return importlib.util.spec_from_loader(name, self) if name in self.MODULES else None
 
     def exec_module(self, module):
-        from matplotlib.backends import backend_agg
-
-        module.FigureCanvas = backend_agg.FigureCanvasAgg
-        module.FigureManager = backend_agg.FigureManagerBase
-        module.show = show_figures
+        self.MODULES[module.__name__](module)
 
 
 # -- Packages on demand ----------------------------------------------------------------------
@@ -280,9 +296,8 @@ def compiled(code, name):
     linecache.cache[name] = len(code), None, lines, name  # for tracebacks
     tree = ast.parse(code, name)
     last = None
-    if tree.body and isinstance(tree.body[-1], ast.Expr):
-        if not code.rstrip().endswith(";"):
-            last = ast.Expression(tree.body.pop().value)
+    if tree.body and isinstance(tree.body[-1], ast.Expr) and not code.rstrip().endswith(";"):
+        last = ast.Expression(tree.body.pop().value)
     flags = ast.PyCF_ALLOW_TOP_LEVEL_AWAIT
     body = compile(tree, name, "exec", flags, dont_inherit=True)
     return body, last and compile(last, name, "eval", flags, dont_inherit=True)
@@ -355,9 +370,5 @@ def start(post, fetch, base, packages, loaded):
     sys.argv = [""]
     sys.meta_path += [
         PackageFinder(fetch, base, json.loads(packages), json.loads(loaded)),
-        LiveBackend(),
+        ModuleMaker(),
     ]
-    ipython = types.ModuleType("IPython")
-    ipython.get_ipython = lambda: None  # as outside IPython, which libraries ask
-    ipython.display = display_module()
-    sys.modules |= {"IPython": ipython, "IPython.display": ipython.display}

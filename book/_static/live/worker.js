@@ -2,9 +2,10 @@
 // one thing after the other. To stop it, the page ends the worker and starts another.
 //
 // The page says                                   and hears
-// {type: 'start', base, packages, interrupt?}     progress {loaded, total, text}, in bytes
+// {type: 'start', base, packages, folder?}        progress {loaded, total, text}, in bytes
 //   base: absolute address of the distribution,   ready {seconds, python, packages}
 //   with a / at its end                           failed {message}
+//   folder: of the notebook: 'book', 'labs/...'
 // {type: 'run', id, code, name}                   output {id, output}, in nbformat's form
 //   name: of the cell, for tracebacks             clear {id, wait}
 //                                                 done {id, status: 'ok' or 'error', seconds}
@@ -12,7 +13,8 @@
 //   path: relative to the notebook's folder
 
 const site = '/lib/python3.14/site-packages/';
-const folder = '/home/pyodide/page/';
+const home = '/home/pyodide/';
+let folder = home;  // of the page's notebook
 const say = (type, more = {}) => postMessage({ type, ...more });
 const download = globalThis.fetch.bind(globalThis);  // Pyodide gets another one.
 let kernel, pyodide;
@@ -97,13 +99,13 @@ async function startPyodide(base, lock, load) {
   }
 }
 
-// Files that come from the server when they are first opened: data sets, weights.
-function offerData(base, data) {
-  for (const [path, address] of Object.entries(data)) {
+// Files that come from the server when they are first opened: data sets, weights, results.
+function offer(base, root, files) {
+  for (const [path, address] of Object.entries(files)) {
     const at = path.lastIndexOf('/');
-    pyodide.FS.mkdirTree(site + path.slice(0, at));
+    pyodide.FS.mkdirTree(root + path.slice(0, at));
     pyodide.FS.createLazyFile(
-      site + path.slice(0, at), path.slice(at + 1), new URL(address, base).href, true, false);
+      root + path.slice(0, at), path.slice(at + 1), new URL(address, base).href, true, false);
   }
 }
 
@@ -117,7 +119,7 @@ function fetchNow(url) {
   return new Uint8Array(request.response);
 }
 
-async function start({ base, packages = [], interrupt }) {
+async function start({ base, packages = [], folder: place = 'book', interrupt }) {
   const begin = performance.now();
   const json = async name => (await fetch(new URL(name, base), { cache: 'no-cache' })).json();
   const manifest = await json('manifest.json').catch(() => stored(base, 'manifest.json', 'now')
@@ -135,7 +137,9 @@ async function start({ base, packages = [], interrupt }) {
     report(`Unpacking ${wanted[i]}`);
     pyodide.unpackArchive(await content, 'zip', { extractDir: site });
   }
-  offerData(base, manifest.data);
+  offer(base, site, manifest.data);
+  offer(base, home, manifest.beside);
+  folder = `${home}${place}/`;
   pyodide.FS.mkdirTree(folder);
   pyodide.FS.chdir(folder);
   pyodide.FS.writeFile(`${site}live_kernel.py`, await source);

@@ -12,7 +12,6 @@ from pathlib import Path
 
 import chainer
 import numpy as np
-from PIL import Image
 
 from ..files import read_npz, written_whole
 from .cifar import CIFAR10_LABELS, augment, cifar10, fetch_cifar10
@@ -57,6 +56,8 @@ def photos():
     dict
         Name: a Pillow image in RGB. `PHOTOS` has the classes of those that show one of ImageNet's.
     """
+    from PIL import Image  # here: nothing else of the data needs it
+
     found = {}
     for name in PHOTOS:
         with Image.open(FILES / "photos" / f"{name}.jpg") as image:
@@ -174,15 +175,29 @@ def install(name, root=None):
 
 
 def _split(name, n_train, n_test):
-    arrays = raw(name)
+    arrays = _part(name, n_train, n_test) or raw(name)
     return tuple(tuple_dataset(name, part, arrays[f"{part}_x"][:, None],   # (N, 1, 28, 28)
                                arrays[f"{part}_y"], n)
                  for part, n in (("train", n_train), ("test", n_test)))
 
 
+def _part(name, n_train, n_test):
+    """Return the arrays of the set's first part, if it is there and enough, or None.
+
+    The book's pages bring it to the browser, where the whole would be a long download.
+    """
+    path = FILES / f"{name}_part.npz"
+    if n_train is None or n_test is None or not path.exists():
+        return None
+    arrays = _read(path)
+    enough = n_train <= len(arrays["train_x"]) and n_test <= len(arrays["test_x"])
+    return arrays if enough else None
+
+
 @functools.lru_cache
-def _read(path, sha256):
-    _verify(path, sha256)
+def _read(path, sha256=None):
+    if sha256 is not None:
+        _verify(path, sha256)
     arrays = read_npz(path)
     for array in arrays.values():
         array.flags.writeable = False

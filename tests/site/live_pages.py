@@ -1,0 +1,260 @@
+"""Run notebooks in the worker of the built book and compare with what they store: live_pages.py
+
+    python tests/site/live_pages.py [NOTEBOOK ...]      default: every page that may run
+
+Outputs must be equal, numbers in them to 1e-4; of an image only that it is there. Tags as for
+nbval: `nbval-ignore-output`, `raises-exception`; a cell `not-in-browser` is left out.
+"""
+
+import argparse
+import json
+import re
+import sys
+import time
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import nbformat
+from conftest import HTML, chromium, serve, watch
+
+ROOT = Path(__file__).resolve().parents[2]
+PACKAGES = ["convnets"]
+LIMIT = 300  # seconds for one cell: many times what a quiet machine needs
+NUMBER = re.compile(r"[-+]?\d+\.?\d*(?:[eE][-+]?\d+)?")
+
+# Starts a worker as a page does, keeps what it says, and answers when a cell is done.
+DRIVER = """([folder, packages, limit]) => {
+  const base = location.href.replace(/[^/]*$/, '');
+  const log = [];
+  const worker = new Worker(base + '../worker.js', { type: 'module' });
+  let wake = () => {};
+  worker.onmessage = event => { log.push(event.data); wake(); };
+  worker.onerror = event => { log.push({ type: 'failed', message: event.message }); wake(); };
+  const until = (test, seconds) => new Promise(resolve => {
+    const timer = setTimeout(() => resolve({ type: 'failed', message: 'time is over' }),
+      seconds * 1000);
+    wake = () => {
+      const found = log.find(it => it.type === 'failed' || test(it));
+      if (found) { clearTimeout(timer); wake = () => {}; resolve(found); }
+    };
+    wake();
+  });
+  window.live = {
+    log, worker,
+    run: async (id, code, name, seconds) => {
+      worker.postMessage({ type: 'run', id, code, name });
+      const end = await until(it => it.type === 'done' && it.id === id, seconds);
+      return [...log.filter(it => it.id === id && it !== end), end];
+    },
+  };
+  worker.postMessage({ type: 'start', base, packages, folder });
+  return until(it => it.type === 'ready', limit);
+}"""
+
+
+class LiveError(Exception):
+    """The worker could not start, or ended."""
+
+
+class Live:
+    """A worker in a page of the built site."""
+
+    def __init__(self, page, folder="book", packages=PACKAGES, limit=LIMIT):
+        self.page, self.count = page, 0
+        self.ready = page.evaluate(DRIVER, [folder, packages, limit])
+        if self.ready["type"] == "failed":
+            raise LiveError(self.ready["message"])
+
+    def run(self, code, name="cell", limit=LIMIT):
+        """Run one cell; its messages, of which the last says how it ended."""
+        self.count += 1
+        script = "([id, code, name, seconds]) => live.run(id, code, name, seconds)"
+        return self.page.evaluate(script, [self.count, code, name, limit])
+
+    def outputs(self, code, **options):
+        """Outputs of a cell and ``'ok'`` or ``'error'``."""
+        *messages, end = self.run(code, **options)
+        if end["type"] == "failed":
+            raise LiveError(end["message"])
+        return [it["output"] for it in messages if it["type"] == "output"], end["status"]
+
+
+@contextmanager
+def worker(browser, site, **options):
+    """A `Live` with `.faults`: errors, failed requests, requests to other hosts."""
+    context = browser.new_context()
+    page = context.new_page()
+    faults = watch(page, site)
+    # Any address of the site will do; this one names no icon.
+    context.route("**/favicon.ico", lambda route: route.fulfill(status=200))
+    page.goto(site + "_static/live/dist/manifest.json")
+    live = Live(page, **options)
+    live.faults = faults
+    yield live
+    context.close()
+
+
+# -- Comparison ------------------------------------------------------------------------------
+
+
+def same_text(live, stored):
+    """Whether two texts are equal up to 1e-4 in their numbers."""
+    if NUMBER.sub("#", live) != NUMBER.sub("#", stored):
+        return False
+    pairs = zip(NUMBER.findall(live), NUMBER.findall(stored), strict=True)
+    return all(a == b or close(float(a), float(b)) for a, b in pairs)
+
+
+def close(a, b):
+    return abs(a - b) <= 1e-4 * max(1, abs(b))
+
+
+def texts(outputs):
+    """Outputs as comparable pairs (kind, text), pieces of one stream joined."""
+    found = []
+    for output in outputs:
+        kind = output["output_type"]
+        if kind == "stream":
+            kind = output["name"]
+            if found and found[-1][0] == kind:
+                found[-1] = kind, found[-1][1] + output["text"]
+            else:
+                found.append((kind, output["text"]))
+        elif kind == "error":
+            found.append((output["ename"], output["evalue"]))
+        else:
+            found += [(mime, content(mime, data)) for mime, data in sorted(output["data"].items())]
+    return found
+
+
+def content(mime, data):
+    if not mime.startswith("text/"):
+        return "(there)"
+    return data if isinstance(data, str) else "".join(data)
+
+
+def differences(live, stored):
+    """What differs between the outputs of a cell, in words."""
+    live, stored = texts(live), texts(stored)
+    kinds = [[kind for kind, _ in side] for side in (live, stored)]
+    if kinds[0] != kinds[1]:
+        yield f"shows {kinds[0]}, stored are {kinds[1]}; {live[-1:]}"
+        return
+    for (kind, a), (_, b) in zip(live, stored, strict=True):
+        if not same_text(a, b):
+            yield f"{kind}: {first_difference(a, b)}"
+
+
+def first_difference(a, b):
+    pairs = zip([*a.splitlines(), ""], [*b.splitlines(), ""], strict=False)
+    pair = next((pair for pair in pairs if not same_text(*pair)), ("", ""))
+    return f"{pair[0][:200]!r}, stored is {pair[1][:200]!r}"
+
+
+# -- Notebooks -------------------------------------------------------------------------------
+
+
+@dataclass
+class Result:
+    """What came of one notebook."""
+
+    path: Path
+    cells: int = 0
+    skipped: int = 0
+    problems: list = field(default_factory=list)
+    ready: float = 0.0
+    first: float = 0.0
+    total: float = 0.0
+    slowest: float = 0.0
+    megabytes: float = 0.0
+
+
+def live_notebooks():
+    """Chapters and the labs' solutions whose metadata allows them to run in the browser."""
+    paths = [*sorted(ROOT.glob("book/*.ipynb")), *sorted(ROOT.glob("labs/*/solution.ipynb"))]
+    return [path for path in paths if read(path).metadata.get("live", True)]
+
+
+def read(path):
+    return nbformat.read(path, as_version=4)
+
+
+def run_notebook(browser, site, path):
+    """Run a notebook cell by cell in a new worker."""
+    folder = path.parent.relative_to(ROOT).as_posix()
+    result = Result(path.relative_to(ROOT))
+    begin = time.monotonic()
+    with worker(browser, site, folder=folder) as live:
+        result.ready = time.monotonic() - begin
+        for number, cell in enumerate(read(path).cells, 1):
+            if cell.cell_type == "code":
+                try:
+                    run_cell(live, cell, number, result)
+                except LiveError as error:
+                    result.problems.append(f"cell {number} ({cell.id}): {error}")
+                    break
+        result.total = time.monotonic() - begin
+        result.problems += live.faults
+        result.megabytes = megabytes(live.page)
+    return result
+
+
+def run_cell(live, cell, number, result):
+    tags = cell.metadata.get("tags", ())
+    if "not-in-browser" in tags:
+        result.skipped += 1
+        return
+    begin = time.monotonic()
+    outputs, status = live.outputs(cell.source, name=f"cell {number}")
+    seconds = time.monotonic() - begin
+    result.cells += 1
+    result.first = result.first or seconds
+    result.slowest = max(result.slowest, seconds)
+    result.problems += [
+        f"cell {number} ({cell.id}, {seconds:.1f} s): {problem}"
+        for problem in problems(outputs, status, cell, tags)
+    ]
+
+
+def problems(outputs, status, cell, tags):
+    if status == "error" and "raises-exception" not in tags:
+        yield f"failed: {outputs[-1]['ename']}: {outputs[-1]['evalue'][:500]}"
+    elif "nbval-ignore-output" not in tags:
+        yield from differences(outputs, cell.outputs)
+
+
+def megabytes(page):
+    """What the worker's page fetched, as far as the browser tells."""
+    manifest = json.loads((HTML / "_static/live/dist/manifest.json").read_text())
+    progress = page.evaluate("live.log.filter(it => it.type === 'progress').at(-1).total")
+    return max(progress, 0) / 1e6 if manifest else 0.0
+
+
+TITLES = f"{'notebook':<42}{'cells':>6}{'left out':>9}{'ready s':>8}{'all s':>7}{'slowest':>8}  "
+
+
+def row(result):
+    return (
+        f"{result.path.as_posix():<42}{result.cells:>6}{result.skipped:>9}{result.ready:>8.1f}"
+        f"{result.total:>7.1f}{result.slowest:>8.1f}  "
+        f"{f'{len(result.problems)} differ' if result.problems else 'equal'}"
+    )
+
+
+def main(argv=None):
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("notebooks", nargs="*", type=Path)
+    args = parser.parse_args(argv)
+    failed = 0
+    print(TITLES, flush=True)
+    with serve(HTML) as site, chromium() as browser:
+        for path in args.notebooks or live_notebooks():
+            result = run_notebook(browser, site, path.resolve())
+            print(row(result), *result.problems, sep="\n    ", flush=True)
+            failed += bool(result.problems)
+    return 1 if failed else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
