@@ -36,7 +36,7 @@ def test_every_folder_is_in_the_manifest():
 
 def test_size_stays_small():
     total = sum(path.stat().st_size for path in VENDOR.rglob("*") if path.is_file())
-    assert total < 6e6, f"{total} bytes of vendored scripts: every clone carries them"
+    assert total < 7e6, f"{total} bytes of vendored scripts: every clone carries them"
 
 
 def write():

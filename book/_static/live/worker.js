@@ -38,7 +38,7 @@ async function stored(base, name, id) {
   const cache = globalThis.caches && await caches.open(`live-${id}`).catch(() => null);
   const found = await cache?.match(url);
   if (found) return found;
-  const response = await download(url);
+  const response = await download(url, { cache: 'no-store' });
   if (!response.ok) throw new Error(`${url}: the server answered ${response.status}`);
   await cache?.put(url, response.clone()).catch(() => {});  // A full disk is no reason to stop.
   return response;
