@@ -11,6 +11,7 @@ module a seam:
 ``_caffe``                  Caffe's message classes, built by today's protobuf
 ``_processes``              Python without processes (WebAssembly); spawned children
 ``_cupy``                   CuPy's moved names; no import of CuPy without a graphics driver
+``cudnn``                   cuDNN 9 in place of ``cupy.cudnn``, which CuPy 14 removed
 ``onednn``                  oneDNN in place of ideep4py, where ``use_ideep`` asks for it
 ==========================  ====================================================================
 
@@ -34,6 +35,7 @@ from rechainer import (
     _numpy_names,
     _processes,
     _removed_modules,
+    cudnn,
     onednn,
 )
 from rechainer._info import info
@@ -59,6 +61,7 @@ def _activate():
         | _caffe.SEAMS
         | _processes.SEAMS
         | _cupy.SEAMS
+        | cudnn.SEAMS
         | onednn.SEAMS
     )
 

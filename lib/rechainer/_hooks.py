@@ -6,6 +6,26 @@ contents itself and never calls ``execute``.
 """
 
 import sys
+import types
+
+
+class Beside(types.ModuleType):
+    """Another module with further names, for one module of Chainer to see.
+
+    Parameters
+    ----------
+    module : module
+        It answers what is asked for; it is not changed.
+    **names
+        What is found first.
+    """
+
+    def __init__(self, module, **names):
+        super().__init__(module.__name__, module.__doc__)
+        vars(self).update(names, _module=module)
+
+    def __getattr__(self, name):
+        return getattr(self._module, name)
 
 
 class SeamFinder:

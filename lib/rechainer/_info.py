@@ -10,6 +10,7 @@ from rechainer import (
     _numpy_names,
     _processes,
     _removed_modules,
+    cudnn,
     onednn,
 )
 
@@ -24,6 +25,7 @@ PARTS = {
     "Caffe models": _caffe.status,
     "processes": _processes.status,
     "CuPy": _cupy.status,
+    "cuDNN": cudnn.status,
     "oneDNN": onednn.status,
 }
 

@@ -1,5 +1,14 @@
-"""CuPy's seam, tried on an empty CuPy so that it needs no GPU."""
+"""CuPy's seam, tried on an empty CuPy so that it needs no GPU; the names Chainer wants of CuPy."""
 
+import ast
+import importlib.util
+import json
+from pathlib import Path
+
+from rechainer import cudnn
+from rechainer.cudnn import _constants
+
+import cupy_names
 import pytest
 
 EMPTY_CUPY = """
@@ -75,9 +84,78 @@ def test_with_a_driver_its_moved_name_is_found_quietly(empty_cupy, python):
 def test_without_cupy_chainer_is_left_alone(python):
     python("""
         import rechainer, chainer
-        if rechainer._cupy._is_installed():
+        if rechainer._cupy.is_installed():
             raise SystemExit
         assert not chainer.backends.cuda.available
         assert "No module named 'cupy'" in str(chainer.backends.cuda._resolution_error)
         assert rechainer.info()["parts"]["CuPy"] == "not installed"
+    """)
+
+
+TABLE = json.loads(cupy_names.TABLE.read_text())
+# Not offered by rechainer: what the modules that keep away from cuDNN would have called.
+AWAY = ("Descriptor", "descriptor", "rnn_", "RNN", "spatialTf", "cudnn.get_data_type")
+
+
+def surface():
+    """Return what `_surface` offers; it can be imported only where CuPy is."""
+    tree = ast.parse(Path(_constants.__file__).with_name("_surface.py").read_text())
+    return next(ast.literal_eval(node.value) for node in tree.body
+                if isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == "__all__")
+
+
+SUPPLIED = {
+    "cupy.util.PerformanceWarning", "cupy.cudnn", "cupy.cuda.cudnn", "cupy.cuda.cudnn.getVersion",
+    *(f"cupy.cudnn.{name}" for name in surface()),
+    *(f"cupy.cuda.cudnn.{name}" for name in _constants.VALUES),
+}
+
+
+def test_the_table_has_every_name_that_chainer_uses():
+    assert TABLE["used"] == sorted({*cupy_names.used("chainer"), *cupy_names.used("chainermn")})
+
+
+@pytest.mark.parametrize("version", TABLE["missing"])
+def test_every_name_that_a_cupy_lacks_is_supplied_or_not_asked_for(version):
+    left = [name for name in TABLE["missing"][version] if name not in SUPPLIED
+            # part of CuPy where NCCL is installed; Chainer asks before it uses them
+            and not name.startswith("cupy.cuda.nccl.")]
+    assert [name for name in left if not any(part in name for part in AWAY)] == []
+
+
+def test_the_modules_without_cudnn_are_those_whose_names_are_not_offered():
+    assert cupy_names.modules_using("chainer", AWAY) == set(cudnn.WITHOUT) - {
+        "chainer.functions.rnn.n_step_gru", "chainer.functions.rnn.n_step_lstm"}
+
+
+@pytest.mark.skipif(importlib.util.find_spec("cupy") is None, reason="CuPy is not installed")
+def test_the_table_is_right_about_the_installed_cupy():
+    import cupy
+
+    missing = TABLE["missing"].get(cupy.__version__)
+    if missing is None:
+        pytest.skip(f"CuPy {cupy.__version__} is not in the table")
+    found = [name for name in TABLE["used"] if "nccl" not in name and not cupy_names.has(name)]
+    assert found == [name for name in missing if "nccl" not in name]
+
+
+def test_nvtx_is_asked_for_without_a_warning(empty_cupy, python):
+    python("""
+        import sys, types, warnings
+        import rechainer
+        rechainer._cupy.has_driver = lambda: True
+        from chainer.backends import cuda
+        from chainer import function_hooks
+
+        class WithOldFlag(types.ModuleType):
+            @property
+            def nvtx_enabled(self):
+                warnings.warn("nvtx_enabled is deprecated", DeprecationWarning)
+                return True
+
+        sys.modules["cupy"].cuda = WithOldFlag("cupy.cuda")
+        cuda.check_cuda_available = lambda: None
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")
+            function_hooks.CUDAProfileHook()
     """)

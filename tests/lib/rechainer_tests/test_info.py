@@ -24,6 +24,7 @@ def test_every_seam_has_a_line():
         "Caffe models",
         "processes",
         "CuPy",
+        "cuDNN",
         "oneDNN",
     ]
     assert all(line and "\n" not in line for line in info["parts"].values())
