@@ -5,8 +5,8 @@ import {button, el, enable, megabytes} from './dom.js';
 export class Bar {
   #parts;
 
-  // act: {runAll(), stop(), restart()}; extra: further elements (a lab's progress)
-  constructor(act, extra = []) {
+  // act: {runAll(), stop(), restart()}; extra: one more element, or null
+  constructor(act, extra) {
     this.#parts = {
       all: button('Run all', act.runAll),
       stop: button('Stop', act.stop, {title: 'End what runs now'}),
@@ -17,7 +17,7 @@ export class Bar {
       progress: el('progress', {'aria-label': 'Download', hidden: true}),
     };
     const {all, stop, restart, fold, state, said, progress} = this.#parts;
-    this.#parts.body = el('div', {class: 'live-body', id: 'live-body'}, all, stop, restart, ...extra);
+    this.#parts.body = el('div', {class: 'live-body', id: 'live-body'}, all, stop, restart, extra);
     fold.setAttribute('aria-controls', 'live-body');
     this.node = el('section', {class: 'live-bar', 'aria-label': 'Python in this page'},
       el('div', {class: 'live-line'}, state, fold), progress, this.#parts.body, said);
@@ -43,7 +43,7 @@ export class Bar {
     progress.hidden = false;
     if (total) Object.assign(progress, {max: total, value: loaded});
     else progress.removeAttribute('value');
-    const size = total ? ` ${megabytes(loaded)} of ${megabytes(total)}` : '';
+    const size = loaded < total ? ` ${megabytes(loaded)} of ${megabytes(total)}` : '';
     this.show(`${text || 'Loading'}${size}`);
   }
 

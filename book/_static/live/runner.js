@@ -31,17 +31,16 @@ class Runner {
     this.name = page.name;
     this.session = session;
     this.cells = page.cells.map((data, index) => new Cell(data, index + 1, this));
-    this.solved = page.lab && el('span', {class: 'live-solved'});
     this.bar = new Bar({
       runAll: () => this.runAll(),
       stop: () => this.stop(),
       restart: () => this.restart(),
-    }, page.lab ? this.#labTools() : []);
+    }, page.lab && el('span', {class: 'live-solved'}));
     document.body.append(this.bar.node);
     document.documentElement.classList.add('live-on');
     session.addEventListener('progress', ({detail}) => this.bar.load(detail));
     session.addEventListener('state', ({detail}) => this.#changed(detail));
-    this.#countSolved();
+    if (page.lab) countSolved();
   }
 
   #changed({state, message}) {
@@ -126,34 +125,34 @@ class Runner {
     }
   }
 
-  #labTools() {
-    const file = el('input', {type: 'file', accept: '.jsonl', hidden: true, onchange: async () => {
-      const count = progress.keep(await file.files[0].text());
-      file.value = '';
-      this.#countSolved();
-      this.bar.show(`${count} entries of progress are kept in this browser now`, {aloud: true});
-    }});
-    return [
-      this.solved,
-      button('Save progress', progress.save, {title: 'As a file, for another browser or Jupyter'}),
-      button('Load progress', () => file.click()),
-      file,
-    ];
-  }
-
   // A lab's checks have written what is solved: the browser keeps it.
   async #afterRun() {
     if (!page.lab || session.state !== 'ready') return;
     const outputs = await runHidden(progress.READ).catch(() => []);
     progress.keep(outputs.map(output => output.text ?? '').join(''));
-    this.#countSolved();
+    countSolved();
   }
+}
 
-  #countSolved() {
-    if (!page.lab) return;
-    const done = progress.solved(page.lab.name).size;
-    this.solved.textContent = `Solved: ${done} of ${page.lab.exercises}`;
+function countSolved() {
+  const done = progress.solved(page.lab.name).size;
+  for (const place of document.querySelectorAll('.live-solved')) {
+    place.textContent = `Solved: ${done} of ${page.lab.exercises}`;
   }
+}
+
+// A lab's line in the panel: what this browser knows to be solved, as a file to take along.
+function labTools() {
+  const file = el('input', {type: 'file', accept: '.jsonl', hidden: true, onchange: async () => {
+    progress.keep(await file.files[0].text());
+    file.value = '';
+    countSolved();
+  }});
+  return el('div', {class: 'live-lab'},
+    el('span', {class: 'live-solved', role: 'status'}),
+    button('Save progress', progress.save, {title: 'As a file, for another browser or Jupyter'}),
+    button('Load progress', () => file.click()),
+    file);
 }
 
 async function runHidden(code) {
@@ -207,6 +206,10 @@ const note = panel.querySelector('.live-note');
 const start = button('Run this page in your browser', begin, {class: 'live-button live-start'});
 panel.querySelector('.live-place').replaceWith(start);
 note.append(say());
+if (page.lab) {
+  panel.append(labTools());
+  countSolved();
+}
 
 window.liveKernel = {
   get state() {
