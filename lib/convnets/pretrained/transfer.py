@@ -304,7 +304,7 @@ def _converted(file, model, slots):
         except ValueError as e:   # a shape that cannot even be converted
             raise _misshapen(file, slot, got, expected) from e
         if array.shape != expected:
-            raise _misshapen(file, slot, got, expected)
+            raise _misshapen(file, slot, got, expected, array.shape)
         if not np.isfinite(array).all():
             raise WeightsError(f"{file.path}: {slot.sources[0]} has values that are NaN or "
                                f"infinite; the file is damaged, or its training went wrong")
@@ -312,9 +312,11 @@ def _converted(file, model, slots):
     return arrays
 
 
-def _misshapen(file, slot, got, expected):
+def _misshapen(file, slot, got, expected, converted=None):
     shapes = " and ".join(f"{name} {array.shape}" for name, array in
                           zip(slot.sources, got, strict=True))
+    if converted and converted != got[0].shape:
+        shapes += f", for us {converted},"
     remedy = (" The head is for another number of classes: head='new' keeps the model's own."
               if slot.head else "")
     return WeightsError(f"{file.path}: {shapes} does not fit {slot.target}, which is "

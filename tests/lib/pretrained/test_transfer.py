@@ -4,7 +4,8 @@ import json
 
 import convnets
 from convnets import models, pretrained
-from convnets.pretrained import WeightsError, load_weights
+from convnets.pretrained import WeightsError, families, load_weights
+from convnets.pretrained.transfer import model_arrays
 
 import chainer
 import numpy as np
@@ -274,3 +275,16 @@ def test_load_finds_the_number_of_classes(torch_file, monkeypatch):
 
 def test_convnets_has_it():
     assert convnets.pretrained is pretrained
+
+
+def test_a_kernel_that_was_not_transposed_is_shown_in_both_layouts(tmp_path):
+    model = models.SqueezeNet(10)
+    layers = families.layers(model)
+    keras = families.Family("keras", ("npz",), families.KERAS, {
+        layer.name: f"{'{fire}/' * ('/' in layer.path)}{layer.name}" for layer in layers})
+    arrays = {f"{layer.path}/{kind}": model_arrays(model)[f"{layer.path}/{param}"]
+              for layer in layers for param, kind in (("W", "kernel"), ("b", "bias"))}
+    np.savez(tmp_path / "wrong.npz", **arrays)
+    message = r"conv1/kernel \(64, 3, 3, 3\), for us \(3, 3, 3, 64\), .* is \(64, 3, 3, 3\)"
+    with pytest.raises(WeightsError, match=message):
+        load_weights(model, tmp_path / "wrong.npz", family=keras)
