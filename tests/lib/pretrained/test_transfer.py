@@ -285,6 +285,6 @@ def test_a_kernel_that_was_not_transposed_is_shown_in_both_layouts(tmp_path):
     arrays = {f"{layer.path}/{kind}": model_arrays(model)[f"{layer.path}/{param}"]
               for layer in layers for param, kind in (("W", "kernel"), ("b", "bias"))}
     np.savez(tmp_path / "wrong.npz", **arrays)
-    message = r"conv1/kernel \(64, 3, 3, 3\), for us \(3, 3, 3, 64\), .* is \(64, 3, 3, 3\)"
+    message = r"conv1/kernel \(64, 3, 3, 3\), for us \(3, 3, 64, 3\), .* is \(64, 3, 3, 3\)"
     with pytest.raises(WeightsError, match=message):
         load_weights(model, tmp_path / "wrong.npz", family=keras)
