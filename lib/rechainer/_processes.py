@@ -2,7 +2,7 @@
 
 In WebAssembly the C module ``_multiprocessing`` is missing, without which two of Chainer's
 iterators cannot be imported. An empty module of that name is lent to them for the time of the
-import: `SerialIterator` works; `MultiprocessIterator` raises Python's own error when it is used.
+import: `SerialIterator` works; the two others say, when one is made, that they cannot.
 
 A child process that is *spawned* (macOS, Windows, and ``forkserver``, Linux' default since Python
 3.14) imports the main script anew. A script that imports rechainer itself brings it along; for an
@@ -23,9 +23,21 @@ def are_missing():
 
 def lend(module, execute):
     """Seam: execute an iterator module that imports ``_multiprocessing``."""
-    stand_in = {"_multiprocessing": types.ModuleType("_multiprocessing")} if are_missing() else {}
-    with lent(stand_in):
+    if not are_missing():
         execute()
+        return
+    with lent({"_multiprocessing": types.ModuleType("_multiprocessing")}):
+        execute()
+    for name in ("MultiprocessIterator", "MultithreadIterator"):
+        if name in vars(module):
+            vars(module)[name].__new__ = _refuse  # before there is anything to finalize
+
+
+def _refuse(cls, *args, **kwargs):
+    raise RuntimeError(
+        f"{cls.__name__} needs processes or threads, which this Python (WebAssembly) "
+        "does not have: use chainer.iterators.SerialIterator"
+    )
 
 
 SEAMS = {

@@ -7,7 +7,6 @@ nbval: `nbval-ignore-output`, `raises-exception`; a cell `not-in-browser` is lef
 """
 
 import argparse
-import json
 import re
 import sys
 import time
@@ -24,10 +23,9 @@ LIMIT = 300  # seconds for one cell: many times what a quiet machine needs
 NUMBER = re.compile(r"[-+]?\d+\.?\d*(?:[eE][-+]?\d+)?")
 
 # Starts a worker as a page does, keeps what it says, and answers when a cell is done.
-DRIVER = """([folder, packages, limit]) => {
-  const base = location.href.replace(/[^/]*$/, '');
+DRIVER = """([folder, packages, base, limit]) => {
   const log = [];
-  const worker = new Worker(base + '../worker.js', { type: 'module' });
+  const worker = new Worker(new URL('../worker.js', location), { type: 'module' });
   let wake = () => {};
   worker.onmessage = event => { log.push(event.data); wake(); };
   worker.onerror = event => { log.push({ type: 'failed', message: event.message }); wake(); };
@@ -48,7 +46,7 @@ DRIVER = """([folder, packages, limit]) => {
       return [...log.filter(it => it.id === id && it !== end), end];
     },
   };
-  worker.postMessage({ type: 'start', base, packages, folder });
+  worker.postMessage({ type: 'start', base: String(new URL(base, location)), packages, folder });
   return until(it => it.type === 'ready', limit);
 }"""
 
@@ -60,9 +58,9 @@ class LiveError(Exception):
 class Live:
     """A worker in a page of the built site."""
 
-    def __init__(self, page, folder="book", packages=PACKAGES, limit=LIMIT):
+    def __init__(self, page, folder="book", packages=PACKAGES, base="./", limit=LIMIT):
         self.page, self.count = page, 0
-        self.ready = page.evaluate(DRIVER, [folder, packages, limit])
+        self.ready = page.evaluate(DRIVER, [folder, packages, base, limit])
         if self.ready["type"] == "failed":
             raise LiveError(self.ready["message"])
 
@@ -82,15 +80,16 @@ class Live:
 
 @contextmanager
 def worker(browser, site, **options):
-    """A `Live` with `.faults`: errors, failed requests, requests to other hosts."""
+    """A `Live` with `.faults` (errors, failed requests, requests to other hosts) and `.bytes`."""
     context = browser.new_context()
     page = context.new_page()
-    faults = watch(page, site)
+    faults, sizes = watch(page, site), {}
+    page.on("response", lambda it: sizes.update({it.url: int(it.headers["content-length"])}))
     # Any address of the site will do; this one names no icon.
     context.route("**/favicon.ico", lambda route: route.fulfill(status=200))
     page.goto(site + "_static/live/dist/manifest.json")
     live = Live(page, **options)
-    live.faults = faults
+    live.faults, live.bytes = faults, sizes
     yield live
     context.close()
 
@@ -196,7 +195,7 @@ def run_notebook(browser, site, path):
                     break
         result.total = time.monotonic() - begin
         result.problems += live.faults
-        result.megabytes = megabytes(live.page)
+        result.megabytes = sum(live.bytes.values()) / 1e6
     return result
 
 
@@ -224,20 +223,16 @@ def problems(outputs, status, cell, tags):
         yield from differences(outputs, cell.outputs)
 
 
-def megabytes(page):
-    """What the worker's page fetched, as far as the browser tells."""
-    manifest = json.loads((HTML / "_static/live/dist/manifest.json").read_text())
-    progress = page.evaluate("live.log.filter(it => it.type === 'progress').at(-1).total")
-    return max(progress, 0) / 1e6 if manifest else 0.0
-
-
-TITLES = f"{'notebook':<42}{'cells':>6}{'left out':>9}{'ready s':>8}{'all s':>7}{'slowest':>8}  "
+TITLES = (
+    f"{'notebook':<42}{'cells':>6}{'left out':>9}{'ready s':>8}{'all s':>7}{'slowest':>8}{'MB':>6}  "
+)
 
 
 def row(result):
     return (
         f"{result.path.as_posix():<42}{result.cells:>6}{result.skipped:>9}{result.ready:>8.1f}"
-        f"{result.total:>7.1f}{result.slowest:>8.1f}  "
+        f"{result.total:>7.1f}{result.slowest:>8.1f}"
+        f"{result.megabytes:>6.1f}  "
         f"{f'{len(result.problems)} differ' if result.problems else 'equal'}"
     )
 

@@ -312,9 +312,13 @@ async def evaluated(code):
 async def run(cell, code, name):
     """Run one cell; return ``'ok'`` or ``'error'``."""
     channel.cell = cell
-    status = "ok"
     try:
         body, last = compiled(code, name)
+    except (SyntaxError, ValueError, OverflowError, MemoryError, RecursionError) as error:
+        report(error, frames=False)
+        return "error"
+    status = "ok"
+    try:
         await evaluated(body)
         if last is not None and (value := await evaluated(last)) is not None:
             MAIN["_"] = value
@@ -331,10 +335,13 @@ async def run(cell, code, name):
     return status
 
 
-def report(error):
+def report(error, frames=True):
     """Send an error with the part of its traceback that a reader can use."""
     summary = traceback.TracebackException.from_exception(error)
-    simplify(summary)
+    if frames:
+        simplify(summary)
+    else:
+        summary.stack = None  # Text that is no Python has run nothing.
     text = "".join(summary.format())
     channel.output(
         "error", ename=type(error).__name__, evalue=str(error), traceback=text.split("\n")

@@ -38,7 +38,7 @@ async function stored(base, name, id) {
   const cache = globalThis.caches && await caches.open(`live-${id}`).catch(() => null);
   const found = await cache?.match(url);
   if (found) return found;
-  const response = await download(url, { cache: 'no-store' });
+  const response = await download(url, { cache: cache ? 'no-store' : 'default' });
   if (!response.ok) throw new Error(`${url}: the server answered ${response.status}`);
   await cache?.put(url, response.clone()).catch(() => {});  // A full disk is no reason to stop.
   return response;
@@ -46,8 +46,19 @@ async function stored(base, name, id) {
 
 async function forgetOthers(id) {
   const names = await globalThis.caches?.keys().catch(() => []) ?? [];
-  await Promise.all(names.filter(n => n.startsWith('live-') && n !== `live-${id}`)
+  await Promise.all(names.filter(n => /^live-[0-9a-f]+$/.test(n) && n !== `live-${id}`)
     .map(n => caches.delete(n)));
+}
+
+// What changes with every version: from the server, or without a network as it was last.
+async function latest(base, name) {
+  const url = new URL(name, base).href;
+  const cache = await globalThis.caches?.open('live-latest').catch(() => null);
+  const response = await download(url, { cache: 'no-cache' }).catch(error => error);
+  if (response.ok) await cache?.put(url, response.clone()).catch(() => {});
+  const known = response.ok ? response : await cache?.match(url);
+  if (!known) throw new Error(`${url}: ${response.message ?? `status ${response.status}`}`);
+  return known.json();
 }
 
 // A Response whose bytes are counted; a packed file is unpacked on the way.
@@ -121,9 +132,7 @@ function fetchNow(url) {
 
 async function start({ base, packages = [], folder: place = 'book', interrupt }) {
   const begin = performance.now();
-  const json = async name => (await fetch(new URL(name, base), { cache: 'no-cache' })).json();
-  const manifest = await json('manifest.json').catch(() => stored(base, 'manifest.json', 'now')
-    .then(it => it.json()));
+  const manifest = await latest(base, 'manifest.json');
   const get = async name => counted(await stored(base, name, manifest.id), name);
   const lock = await (await stored(base, 'pyodide-lock.json', manifest.id)).json();
   const wanted = [...closure(packages, lock.packages)];

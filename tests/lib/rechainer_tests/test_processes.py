@@ -37,6 +37,13 @@ def test_chainer_imports_and_iterates_without_processes(python):
         assert sys.modules["_multiprocessing"] is None
         it = chainer.iterators.SerialIterator([1, 2, 3, 4], 2, shuffle=False)
         assert it.next() == [1, 2]
+        for name in "MultiprocessIterator", "MultithreadIterator":
+            try:
+                getattr(chainer.iterators, name)([1, 2], 2)
+            except RuntimeError as error:
+                assert f"{name} needs processes or threads" in str(error)
+            else:
+                raise AssertionError(f"{name} was made")
         assert "no processes" in rechainer.info()["parts"]["processes"]
     """)
 

@@ -1,0 +1,340 @@
+"""The worker of the live pages, in a real Chromium: what cells of every kind show."""
+
+import base64
+import json
+
+import pytest
+from conftest import HTML
+from live_pages import LiveError, live_notebooks, row, run_notebook, worker
+
+DIST = HTML / "_static/live/dist"
+pytestmark = [
+    pytest.mark.site,
+    pytest.mark.skipif(
+        not DIST.is_dir(), reason="the book was built without live code (see what the build said)"
+    ),
+]
+PNG = b"\x89PNG\r\n\x1a\n"
+
+
+@pytest.fixture(scope="module")
+def live(browser, site):
+    """One worker for all cells here: an error of one must not harm the next."""
+    with worker(browser, site) as live:
+        yield live
+        assert live.faults == []
+
+
+@pytest.fixture
+def cell(live):
+    """A function: cell(code) runs it and gives its outputs; it must not fail."""
+
+    def run(code):
+        outputs, status = live.outputs(code, name="cell 3")
+        assert status == "ok", outputs[-1]
+        return outputs
+
+    return run
+
+
+@pytest.fixture
+def error(live):
+    """A function: error(code) runs it and gives the error it ends in."""
+
+    def run(code):
+        outputs, status = live.outputs(code, name="cell 3")
+        assert status == "error", outputs
+        return outputs[-1]
+
+    return run
+
+
+def data(output):
+    return output["data"]
+
+
+# -- Streams ---------------------------------------------------------------------------------
+
+
+def test_streams_keep_their_order(cell):
+    code = "import sys\nprint('a')\nprint('b', file=sys.stderr)\nprint('c', end='')"
+    assert [(it["name"], it["text"]) for it in cell(code)] == [
+        ("stdout", "a\n"), ("stderr", "b\n"), ("stdout", "c"),
+    ]  # fmt: skip
+
+
+def test_text_comes_while_the_cell_runs(live):
+    """What is printed last comes a second after what is printed first."""
+    live.page.evaluate("""() => {
+      live.times = [];
+      live.worker.addEventListener('message', it => live.times.push(performance.now()));
+    }""")
+    live.run("import time\nprint('first')\ntime.sleep(1)\nprint('second')")
+    first, second, _ = live.page.evaluate("live.times")
+    assert second - first > 900  # milliseconds
+
+
+def test_a_flood_of_lines_comes_in_pieces(cell):
+    outputs = cell("for i in range(20_000): print(i)")
+    assert "".join(it["text"] for it in outputs) == "".join(f"{i}\n" for i in range(20_000))
+    assert len(outputs) < 2000
+
+
+def test_a_progress_bar_moves(cell):
+    code = "import time\nfrom tqdm import tqdm\nfor _ in tqdm(range(4)): time.sleep(.12)"
+    outputs = cell(code)
+    assert {it["name"] for it in outputs} == {"stderr"}
+    assert len(outputs) >= 4
+    assert "100%" in outputs[-1]["text"] + outputs[-2]["text"]
+
+
+# -- Results ---------------------------------------------------------------------------------
+
+
+def test_the_last_expression_is_shown(cell):
+    (output,) = cell("x = 6\nx * 7")
+    assert output["output_type"] == "execute_result"
+    assert data(output) == {"text/plain": "42"}
+    assert data(cell("_ + x")[0]) == {"text/plain": "48"}
+
+
+@pytest.mark.parametrize("code", ["x = 1", "None", "41 + 1;", "", "# nothing", "def f(): ..."])
+def test_nothing_to_show(cell, code):
+    assert cell(code) == []
+
+
+def test_html_svg_and_bundles(cell):
+    code = """class Rich:
+    def _repr_html_(self): return '<b>h</b>'
+    def _repr_svg_(self): return '<svg/>'
+    def __repr__(self): return 'plain'
+Rich()"""
+    assert data(cell(code)[0]) == {
+        "text/html": "<b>h</b>", "image/svg+xml": "<svg/>", "text/plain": "plain",
+    }  # fmt: skip
+    code = """class Bundle:
+    def _repr_mimebundle_(self, include=None, exclude=None):
+        return {'text/html': 'x'}, {'text/html': {'isolated': True}}
+    def __repr__(self): return 'B'
+Bundle()"""
+    (output,) = cell(code)
+    assert data(output) == {"text/html": "x", "text/plain": "B"}
+    assert output["metadata"] == {"text/html": {"isolated": True}}
+    assert list(data(cell("Bundle")[0])) == ["text/plain"]  # the class is no bundle
+
+
+def test_display_and_clear(live, cell):
+    code = "from IPython.display import HTML, display\ndisplay(HTML('<i>'), 2)\nHTML('<p>')"
+    shown, number, result = cell(code)
+    assert (shown["output_type"], data(shown)["text/html"]) == ("display_data", "<i>")
+    assert data(number) == {"text/plain": "2"}
+    assert (result["output_type"], data(result)["text/html"]) == ("execute_result", "<p>")
+    code = "from IPython.display import clear_output\nprint(1)\nclear_output(wait=True)\nprint(2)"
+    kinds = [it["type"] for it in live.run(code)]
+    assert kinds == ["output", "clear", "output", "done"]
+
+
+def test_await(cell):
+    code = "import asyncio\nawait asyncio.sleep(0.01, result=5)"
+    assert data(cell(code)[0]) == {"text/plain": "5"}
+
+
+# -- Figures (matplotlib was not named at the start: the import brings it) -----------------------
+
+
+def is_png(output):
+    return base64.b64decode(data(output)["image/png"]).startswith(PNG)
+
+
+def test_pyplot_shows_at_the_end_and_once(cell):
+    code = "import matplotlib.pyplot as plt\nfig, ax = plt.subplots()\n_ = ax.plot([1, 2])"
+    (output,) = cell(code)
+    assert output["output_type"] == "display_data"
+    assert is_png(output)
+    assert cell("plt.get_fignums()")[0]["data"]["text/plain"] == "[]"
+    (output,) = cell("fig, ax = plt.subplots()\nfig")
+    assert output["output_type"] == "execute_result"
+    assert is_png(output)
+    assert len(cell("plt.figure(); plt.show(); _ = plt.figure()")) == 2
+
+
+def test_size_of_a_pyplot_figure_is_as_in_jupyter(cell):
+    code = "fig = plt.figure(figsize=(3, 2)); fig.add_axes([0, 0, 1, 1]).axis('off');"
+    (output,) = cell(code)
+    header = base64.b64decode(data(output)["image/png"])[16:24]
+    width, height = int.from_bytes(header[:4]), int.from_bytes(header[4:])
+    assert (width, height) == (320, 220)  # 100 dots an inch, and a rim of a tenth
+
+
+def test_figures_of_this_project(cell):
+    code = """from convnets import data, figures
+figures.digits([x for x, t in data.mnist(4, 1)[0]])"""
+    (output,) = cell(code)
+    assert is_png(output)
+    assert output["metadata"]["image/png"]["width"] > 0
+
+
+# -- Errors ----------------------------------------------------------------------------------
+
+
+def test_a_traceback_shows_the_readers_lines_and_chainers(error):
+    code = """import convnets, numpy as np
+import chainer.functions as F
+def wrong(x):
+    return F.convolution_2d(x, np.ones((1, 2, 3, 3), 'f'))
+wrong(np.ones((1, 1, 5, 5), 'f'))"""
+    output = error(code)
+    text = "\n".join(output["traceback"])
+    assert output["ename"] == "InvalidType"
+    assert 'File "cell 3", line 5, in <module>' in text
+    assert "return F.convolution_2d(x, np.ones((1, 2, 3, 3), 'f'))" in text
+    assert 'File "chainer/' in text
+    for hidden in ("live_kernel", "importlib", "/lib/python", "\x1b"):
+        assert hidden not in text
+
+
+def test_chained_errors_are_told(error):
+    text = "\n".join(error("try:\n  1/0\nexcept ZeroDivisionError as e:\n"
+                           "  raise ValueError('sum') from e")["traceback"])
+    assert text.index("ZeroDivisionError") < text.index("direct cause") < text.index("ValueError")
+    assert "live_kernel" not in text
+
+
+def test_a_syntax_error_points_at_the_place(error):
+    output = error("x = 1\nif x = 2: pass")
+    assert output["ename"] == "SyntaxError"
+    text = "\n".join(output["traceback"])
+    assert 'File "cell 3", line 2' in text
+    assert "^" in text
+    assert text.startswith('  File "cell 3"')
+
+
+@pytest.mark.parametrize(("code", "ename"), [
+    ("import numpy as np\nnp.ones((1 << 18, 1 << 18))", "MemoryError|ValueError"),
+    ("x = b'0' * (1 << 30) * 3", "MemoryError|OverflowError"),
+    ("def f(n): return f(n + 1)\nf(0)", "RecursionError"),
+    ("import sys\nsys.exit(3)", "SystemExit"),
+    ("raise KeyboardInterrupt", "KeyboardInterrupt"),
+    ("input('name? ')", "StdinNotImplementedError"),
+    ("import h5py", "ModuleNotFoundError"),
+    ("import subprocess\nsubprocess.run(['ls'])", "OSError"),
+    ("import threading\nthreading.Thread(target=print).start()", "RuntimeError"),
+    ("raise ExceptionGroup('two', [ValueError(1), KeyError(2)])", "ExceptionGroup"),
+])  # fmt: skip
+def test_the_worker_survives(error, cell, code, ename):
+    cell("survivor = 7")
+    assert error(code)["ename"] in ename.split("|")
+    assert data(cell("survivor")[0]) == {"text/plain": "7"}
+
+
+def test_what_was_printed_before_an_error_is_shown(live):
+    outputs, _ = live.outputs("print('before', end='')\n1/0")
+    assert [it["output_type"] for it in outputs] == ["stream", "error"]
+
+
+# -- Chainer and the library -------------------------------------------------------------------
+
+
+def test_rechainer_tells_where_it_runs(cell):
+    text = cell("import rechainer\nprint(rechainer.info())")[0]["text"]
+    assert "this Python has no processes" in text
+    assert "7.8.1" in text
+
+
+def test_lenet5_learns_real_digits(cell):
+    """Chainer's own Trainer, SerialIterator, Evaluator, LogReport and snapshots, as natively."""
+    code = """import convnets, chainer
+import numpy as np
+np.random.seed(0)
+train, test = convnets.data.mnist(4000, 500)
+trainer = convnets.train(convnets.models.LeNet5(), train, test, epochs=3, batch=20, out='run')
+log = trainer.get_extension('LogReport').log
+print(log[-1]['validation/main/accuracy'])"""
+    assert float(cell(code)[-1]["text"]) > 0.85
+    names = cell("import os\nprint(sorted(os.listdir('run')))")[0]["text"]
+    assert "snapshot_" in names
+
+
+@pytest.mark.parametrize("name", ["MultithreadIterator", "MultiprocessIterator"])
+def test_iterators_that_need_more_say_so(error, name):
+    code = f"import convnets, chainer\nchainer.iterators.{name}([1, 2], 2)"
+    assert "SerialIterator" in error(code)["evalue"]
+
+
+def test_the_rest_of_mnist_comes_when_it_is_asked_for(live, cell):
+    asked = [url for url in live.bytes if url.endswith("mnist.npz")]
+    assert not [url for url in asked if "fashion" not in url]
+    assert cell("len(convnets.data.mnist()[0])")[0]["data"]["text/plain"] == "60000"
+
+
+def test_trained_weights_and_photographs(cell):
+    code = """from convnets.pretrained import layers
+model = convnets.pretrained.load('squeezenet')
+photo = convnets.data.photos()['tabby']
+print(int(layers.predict(model, photo, oversample=False).array.argmax()))"""
+    assert cell(code)[-1]["text"] == "281\n"
+
+
+def test_files_of_the_page(live, cell):
+    live.page.evaluate("""() => live.worker.postMessage({type: 'files', files: [
+      {path: 'mine.py', text: 'answer = 42'}, {path: '../other/x.txt', text: 'x'},
+      {path: 'manifest.json', url: location.href}]})""")
+    code = "import json, mine\nprint(mine.answer, open('../other/x.txt').read())"
+    assert cell(code)[0]["text"] == "42 x\n"
+    got = json.loads(cell("print(open('manifest.json').read())")[0]["text"])
+    assert got == json.loads((DIST / "manifest.json").read_text())
+
+
+def test_recorded_runs_lie_beside_the_notebook(cell):
+    code = "from pathlib import Path\nprint(len(list(Path('results').glob('*.json'))))"
+    assert int(cell(code)[0]["text"]) > 3
+
+
+def test_a_lab_checks_and_hints(browser, site):
+    """Its checks, hints and solutions are there, and nothing had to be sent."""
+    with worker(browser, site, folder="labs/01_convolution") as live:
+        code = "import checks as check\ncheck.output_size(lambda size, k, s=1, p=0: size)"
+        outputs, status = live.outputs(code)
+        assert (status, live.faults) == ("ok", [])
+        assert "text/html" in outputs[-1]["data"]
+        outputs, status = live.outputs("check.hint('output_size')")
+        assert status == "ok", outputs
+
+
+# -- Loading -----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("packages", "code", "most"), [
+    (["convnets"], "import convnets", 12e6),
+    (["convnets", "matplotlib"], "from convnets import figures", 23e6),
+])  # fmt: skip
+def test_download_before_the_first_result(browser, site, packages, code, most):
+    with worker(browser, site, packages=packages) as live:
+        _, status = live.outputs(code)
+        assert status == "ok"
+        total = sum(live.bytes.values())
+        print(f"{packages}: {total / 1e6:.1f} MB, ready after {live.ready['seconds']:.1f} s")
+        assert 5e6 < total < most
+
+
+def test_progress_counts_what_is_downloaded(live):
+    steps = live.page.evaluate("live.log.filter(it => it.type === 'progress')")
+    assert len(steps) > 3
+    assert [it["loaded"] for it in steps] == sorted(it["loaded"] for it in steps)
+    assert steps[-1]["loaded"] <= steps[-1]["total"]
+
+
+def test_a_distribution_that_is_not_there(browser, site):
+    with (
+        pytest.raises(LiveError, match="404"),
+        worker(browser, site, base="nowhere/"),
+    ):
+        pass
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("path", live_notebooks(), ids=lambda it: f"{it.parent.name}-{it.stem}")
+def test_page(browser, site, path):
+    result = run_notebook(browser, site, path)
+    print(row(result))
+    assert not result.problems, "\n".join(result.problems)
