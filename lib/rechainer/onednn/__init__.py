@@ -15,6 +15,7 @@ an order that NumPy's functions keep. float32 maps go to oneDNN, everything else
 ``_operations``     the operations, on arrays
 ``_ideep4py``       ideep4py's names for them
 ``_chainer``        Chainer's methods that need more than that
+``_programs``       whole networks for inference, which `convnets.optimize` builds
 ==================  ==============================================================
 
 The library is looked for where pip puts it, and at the environment variable ``RECHAINER_ONEDNN``
@@ -22,9 +23,13 @@ The library is looked for where pip puts it, and at the environment variable ``R
 """
 
 from rechainer.onednn import _library
-from rechainer.onednn._chainer import SEAMS, is_usable
+from rechainer.onednn._chainer import SEAMS, is_usable, wanted
+from rechainer.onednn._library import Unsupported
+from rechainer.onednn._primitives import kept_for
+from rechainer.onednn._programs import Program, Weights
 
-__all__ = ["SEAMS", "status"]
+__all__ = ["SEAMS", "Program", "Unsupported", "Weights", "is_usable", "kept_for", "status",
+           "wanted"]
 
 
 def status():

@@ -27,7 +27,7 @@ FORWARD_TRAINING, FORWARD_INFERENCE, BACKWARD = 64, 96, 128
 ALGORITHMS = {
     "convolution_direct": 0x1,
     "relu": 0x20,
-    "relu_from_dst": 0x100,
+    "sigmoid": 0x29,
     "pooling_max": 0x1FF,
     "pooling_avg_include_padding": 0x2FF,
     "lrn_across_channels": 0xAFF,
@@ -42,7 +42,7 @@ ARGUMENTS = {
     "src": 1, "src_1": 2, "dst": 17, "weights": 33, "bias": 41, "mean": 49, "variance": 50,
     "scale": 51, "shift": 52, "workspace": 64, "diff_src": 129, "diff_dst": 145,
     "diff_weights": 161, "diff_bias": 169, "diff_scale": 255, "diff_shift": 256,
-    "multiple_src": 1024,
+    "first_post_op": 32770,
 }  # fmt: skip
 #: dnnl_query_t of a memory descriptor.
 QUERIES = {"src": 129, "diff_src": 130, "weights": 131, "diff_weights": 132, "dst": 133,
@@ -78,6 +78,13 @@ _DECLARATIONS = {
     "dnnl_memory_create": (POINTER(HANDLE), HANDLE, HANDLE, HANDLE),
     "dnnl_memory_set_data_handle": (HANDLE, HANDLE),
     "dnnl_memory_destroy": (HANDLE,),
+    "dnnl_primitive_attr_create": (POINTER(HANDLE),),
+    "dnnl_primitive_attr_destroy": (HANDLE,),
+    "dnnl_primitive_attr_set_post_ops": (HANDLE, HANDLE),
+    "dnnl_post_ops_create": (POINTER(HANDLE),),
+    "dnnl_post_ops_destroy": (HANDLE,),
+    "dnnl_post_ops_append_binary": (HANDLE, c_int, HANDLE),
+    "dnnl_post_ops_append_eltwise": (HANDLE, c_int, c_float, c_float),
     "dnnl_primitive_desc_query_md": (HANDLE, c_int, c_int),
     "dnnl_primitive_desc_destroy": (HANDLE,),
     "dnnl_primitive_create": (POINTER(HANDLE), HANDLE),
@@ -101,6 +108,7 @@ _DESCRIPTIONS = {
     "lrn_forward": (c_int, c_int, *(HANDLE,) * 2, c_int64, *(c_float,) * 3),
     "lrn_backward": (c_int, *(HANDLE,) * 3, c_int64, *(c_float,) * 3, HANDLE),
     "binary": (c_int, *(HANDLE,) * 3),
+    "inner_product_forward": (c_int, *(HANDLE,) * 4),
 }
 _RESULTS = {"dnnl_memory_desc_get_size": ctypes.c_size_t, "dnnl_memory_desc_equal": c_int,
             "dnnl_primitive_desc_query_md": HANDLE, "dnnl_version": POINTER(_Version)}  # fmt: skip

@@ -10,6 +10,7 @@ from typing import NamedTuple
 
 from rechainer.onednn import _library
 from rechainer.onednn._library import (
+    ALGORITHMS,
     ARGUMENTS,
     DATA_TYPES,
     DIMS,
@@ -36,6 +37,7 @@ class _Thread(threading.local):
 
     def __init__(self):
         self.made = {}
+        self.kept = weakref.WeakKeyDictionary()
 
     @functools.cached_property
     def stream(self):
@@ -61,6 +63,11 @@ def per_thread(make):
         return made[key]
 
     return cached
+
+
+def kept_for(owner):
+    """Return a dictionary of what this thread keeps for an object, while that is alive."""
+    return _thread.kept.setdefault(owner, {})
 
 
 def _start_anew_in_child():
@@ -98,6 +105,11 @@ class Layout:
             library.dnnl_memory_desc_create_with_strides(*start, DIMS(*strides))
         weakref.finalize(self, library.dnnl_memory_desc_destroy, self.handle).atexit = False
 
+    @property
+    def size(self):
+        """Bytes."""
+        return _library.load().dnnl_memory_desc_get_size(self.handle)
+
     @classmethod
     def dense(cls, shape, dtype="float32"):
         """Return the layout of a C-contiguous array."""
@@ -112,6 +124,31 @@ def dense_strides(shape):
     return tuple(strides)
 
 
+class PostOps:
+    """Attributes of an operation: what happens to its result before that is written.
+
+    Parameters
+    ----------
+    add : Layout, optional
+        Of an array that is added.
+    activation : str, optional
+        A key of `ALGORITHMS`, applied last.
+    """
+
+    def __init__(self, add=None, activation=None):
+        self.handle, chain = HANDLE(), HANDLE()
+        library = _library.load()
+        library.dnnl_primitive_attr_create(byref(self.handle))
+        weakref.finalize(self, library.dnnl_primitive_attr_destroy, self.handle).atexit = False
+        library.dnnl_post_ops_create(byref(chain))
+        if add is not None:
+            library.dnnl_post_ops_append_binary(chain, ALGORITHMS["binary_add"], add.handle)
+        if activation is not None:
+            library.dnnl_post_ops_append_eltwise(chain, ALGORITHMS[activation], 0, 0)
+        library.dnnl_primitive_attr_set_post_ops(self.handle, chain)  # copies it
+        library.dnnl_post_ops_destroy(chain)
+
+
 class Description:
     """A primitive descriptor: an operation on given layouts, its implementation chosen.
 
@@ -122,6 +159,7 @@ class Description:
     *settings
         That function's arguments between the engine and the attributes (of a reorder: before
         the attributes); objects with a ``handle`` stand for it.
+    post_ops : PostOps, optional
 
     Raises
     ------
@@ -129,13 +167,13 @@ class Description:
         If oneDNN has no implementation.
     """
 
-    def __init__(self, kind, *settings):
+    def __init__(self, kind, *settings, post_ops=None):
         self.handle = HANDLE()
         library = _library.load()
         create = getattr(library, f"dnnl_{kind}_primitive_desc_create")
         if kind != "reorder":
             settings = (engine(), *settings)
-        create(byref(self.handle), *(getattr(s, "handle", s) for s in settings), None)
+        create(byref(self.handle), *(getattr(s, "handle", s) for s in (*settings, post_ops)))
         weakref.finalize(self, library.dnnl_primitive_desc_destroy, self.handle).atexit = False
 
     def layout(self, name):
@@ -189,9 +227,14 @@ class Primitive:
 
     def __call__(self, *arrays):
         """Run on arrays of the layouts given; what is written to is an argument, too."""
+        self.bind(*arrays)()
+
+    def bind(self, *arrays):
+        """Return the function that runs on these arrays, which the caller keeps alive."""
         for memory, array in zip(self.memories, arrays, strict=True):
             self.set_address(memory, array.ctypes.data)
-        self.execute(self.handle, _thread.stream, len(arrays), self.arguments)
+        return functools.partial(self.execute, self.handle, _thread.stream, len(arrays),
+                                 self.arguments)
 
 
 def reorder(source, target):
