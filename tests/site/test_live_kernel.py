@@ -255,6 +255,32 @@ print(log[-1]['validation/main/accuracy'])"""
     assert "snapshot_" in names
 
 
+def test_products_are_those_of_numpy(cell):
+    """Sizes around the tile (4, 8), the panel's 256 rows and the smallest size that is handled."""
+    code = """import numpy as np
+random = np.random.default_rng(0)
+worst, largest = 0, (0, 0)
+for m in 1, 3, 4, 5, 8, 50:
+    for n in 1, 3, 7, 8, 9, 16, 65:
+        for k in 1, 2, 255, 256, 257, 600:
+            a, b = random.uniform(-1, 1, (m, k)), random.uniform(-1, 1, (k, n))
+            c = np.tensordot(np.float32(a), np.asfortranarray(b, np.float32), 1)
+            assert (c.dtype, c.shape) == (np.float32, (m, n))
+            worst = max(worst, abs(c - a @ b).max())
+assert np.tensordot(np.ones((40, 0), 'f'), np.ones((0, 500), 'f'), 1).sum() == 0
+a, b = (np.float32(random.uniform(-1, 1, (400, 400))) for _ in '12')
+import time
+def seconds(f):
+    start = time.perf_counter()
+    f()
+    return time.perf_counter() - start
+fast, slow = (min(seconds(f) for _ in '123') for f in (lambda: np.tensordot(a, b, 1), lambda: a @ b))
+print(worst, slow / fast)"""
+    worst, ratio = map(float, cell(code)[-1]["text"].split())
+    assert worst < 3e-5
+    assert ratio > 2  # it is used: usually it is 10 times as fast
+
+
 @pytest.mark.parametrize("name", ["MultithreadIterator", "MultiprocessIterator"])
 def test_iterators_that_need_more_say_so(error, name):
     code = f"import convnets, chainer\nchainer.iterators.{name}([1, 2], 2)"
