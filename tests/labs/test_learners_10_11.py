@@ -1,5 +1,7 @@
 """Labs 10 and 11: wrong code that nobody stored, and right code in another style."""
 
+import copy
+
 from convnets.pretrained.transfer import model_arrays
 
 import chainer
@@ -7,6 +9,7 @@ import chainer.functions as F
 import chainer.links as L
 import numpy as np
 import pytest
+from chainer.datasets import TupleDataset
 
 
 def expect(report, *phrases):
@@ -22,7 +25,8 @@ def passes(report):
 
 def solved(lab):
     """What the solved notebook defines."""
-    namespace = {"np": np, "chainer": chainer, "F": F, "L": L, "model_arrays": model_arrays}
+    namespace = {"np": np, "chainer": chainer, "F": F, "L": L, "model_arrays": model_arrays,
+                 "TupleDataset": TupleDataset}
     for exercise in lab.exercises.values():
         exec(exercise.solution, namespace)
     return namespace
@@ -260,3 +264,248 @@ def test_the_solutions_of_lab_10_pass(surgery):
     names = solved(surgery)
     for name, check in surgery.checks.items():
         passes(check(names[name]))
+
+
+# ---- lab 11: a new head ------------------------------------------------------------------------
+
+@pytest.fixture
+def tuning(loaded):
+    return loaded["11_fine_tuning"]
+
+
+def test_the_solutions_of_lab_11_pass(tuning):
+    names = solved(tuning)
+    for name, check in tuning.checks.items():
+        passes(check(names[name]))
+
+
+def by_deepcopy(model, n_class):
+    net = copy.deepcopy(model)
+    net.fc = L.Linear(net.fc.W.shape[1], n_class)   # the name stays registered
+    return net
+
+
+def lazy_and_quiet(model, n_class):
+    net = model.copy("copy")
+    delattr(net, "fc")
+    net.add_link("fc", L.Linear(None, n_class, initialW=0))
+    return net
+
+
+@pytest.mark.parametrize("right", [by_deepcopy, lazy_and_quiet])
+def test_new_head_in_other_styles(tuning, right):
+    passes(tuning.checks["new_head"](right))
+
+
+def head_with(change):
+    def new_head(model, n_class):
+        net = by_deepcopy(model, n_class)
+        return change(model, net)
+    return new_head
+
+
+def resized(model, n_class):
+    net = model.copy("copy")
+    net.fc.W.array.resize(n_class, net.fc.W.shape[1])
+    return net
+
+
+def spoils_conv1(model, net):
+    net.conv1.W.array += 1
+    return net
+
+
+def shares_averages(model, net):
+    net.bn.avg_mean = model.bn.avg_mean
+    return net
+
+
+def softmax_head(model, net):
+    net.head = lambda h: F.softmax(net.fc(F.dropout(h, 0.5)))
+    return net
+
+
+@pytest.mark.parametrize(("wrong", "phrases"), [
+    (resized, ["InvalidType", "a new `L.Linear(n_in, n_class)`"]),
+    (head_with(lambda model, net: model), ["no", "fc"]),
+    (head_with(lambda model, net: None), ["got nothing"]),
+    (head_with(spoils_conv1), ["other numbers in conv1/W"]),
+    (head_with(shares_averages), ["happens to the old one", "bn/avg_mean"]),
+    (head_with(lambda model, net: chainer.Sequential(net)), ["type Sequential"]),
+    (lambda model: model, ["cannot be called as the exercise asks"]),
+    (lambda model, n_class: model.copy("deep"), ["unknown 'mode' argument 'deep'"]),
+    (lambda model, n_class: L.Linear(model.fc.n_in, n_class), ["AttributeError"]),
+])
+def test_new_head(tuning, wrong, phrases):
+    expect(tuning.checks["new_head"](wrong), *phrases)
+
+
+# ---- lab 11: freezing --------------------------------------------------------------------------
+
+def by_parameters(model, free, lr):
+    optimizer = chainer.optimizers.Adam(alpha=lr)
+    optimizer.setup(model)
+    for path, param in model.namedparams():
+        param.update_rule.enabled = path.split("/")[1] in free
+    return optimizer
+
+
+def first_all_then_some(model, free, lr):
+    optimizer = chainer.optimizers.Adam(lr).setup(model)
+    model.disable_update()
+    for name in free:
+        model[name].enable_update()
+    return optimizer
+
+
+@pytest.mark.parametrize("right", [by_parameters, first_all_then_some])
+def test_optimizer_for_in_other_styles(tuning, right):
+    passes(tuning.checks["optimizer_for"](right))
+
+
+def zeroes(model, free, lr):
+    optimizer = first_all_then_some(model, free, lr)
+    model.fc.b.array[...] = 0
+    return optimizer
+
+
+def no_grad(model, free, lr):
+    for param in model.params():
+        param.requires_grad = False
+    return chainer.optimizers.Adam(lr).setup(model)
+
+
+@pytest.mark.parametrize(("wrong", "phrases"), [
+    (zeroes, ["changed: fc/b", "changes no number"]),
+    (no_grad, ["AttributeError"]),
+    (lambda model, free, lr: first_all_then_some(model, free, lr) and None, ["got nothing"]),
+    (lambda model, free, lr: first_all_then_some(model, ["bn", *free], lr), ["bn/beta, bn/gamma"]),
+    (lambda model, free, lr: chainer.optimizers.AdaDelta().setup(model), ["AdaDelta with"]),
+    (lambda model, free, lr: model, ["an object of type Net"]),
+    (lambda model, free, lr=0.1: None, ["cannot be called"]),
+])
+def test_optimizer_for(tuning, wrong, phrases):
+    report = tuning.checks["optimizer_for"](wrong)
+    if report.status == "not attempted":
+        assert phrases == ["cannot be called"]   # a function without statements is a blank one
+    else:
+        expect(report, *phrases)
+
+
+# ---- lab 11: two modes -------------------------------------------------------------------------
+
+def by_config(model, x):
+    before = chainer.config.train
+    chainer.config.train = False
+    try:
+        h = model.features(x)
+    finally:
+        chainer.config.train = before
+    return model.head(h)
+
+
+def by_layers(model, x):
+    with chainer.using_config("train", False):
+        h = model.bn(model.conv2(F.relu(model.conv1(x))))
+    return model.fc(F.dropout(F.mean(F.relu(h), axis=(2, 3))))
+
+
+@pytest.mark.parametrize("right", [by_config, by_layers])
+def test_tuned_in_other_styles(tuning, right):
+    passes(tuning.checks["tuned"](right))
+
+
+@pytest.mark.parametrize(("wrong", "phrases"), [
+    (lambda model, x: by_config(model, x).array, ["not a Variable with the scores"]),
+    (lambda model, x: by_config(model, x / 2), ["other ones"]),
+    (lambda model, x: by_config(model, x)[:5], ["Variable (5, 3)"]),
+    (lambda model, x: model.feature(x), ["no attribute 'feature'"]),
+    (lambda model, x: model.head(x), ["InvalidType"]),
+    (lambda model, x: by_config(model, x) and None, ["truth value"]),
+])
+def test_tuned(tuning, wrong, phrases):
+    expect(tuning.checks["tuned"](wrong), *phrases)
+    assert chainer.config.train
+
+
+# ---- lab 11: features --------------------------------------------------------------------------
+
+def by_examples(model, dataset, batch):
+    iterator = chainer.iterators.SerialIterator(dataset, batch, repeat=False, shuffle=False)
+    pairs = []
+    with chainer.using_config("train", False), chainer.using_config("enable_backprop", False):
+        for examples in iterator:
+            x, t = chainer.dataset.concat_examples(examples)
+            pairs += zip(model.features(x).array, t, strict=True)
+    return pairs
+
+
+def test_features_of_in_another_style(tuning):
+    passes(tuning.checks["features_of"](by_examples))
+
+
+def features_with(change):
+    def features_of(model, dataset, batch):
+        return change(by_examples(model, dataset, batch))
+    return features_of
+
+
+def first_in_train_mode(model, dataset, batch):
+    model.features(dataset[:batch][0][0][None])
+    return by_examples(model, dataset, batch)
+
+
+@pytest.mark.parametrize(("wrong", "phrases"), [
+    (features_with(lambda pairs: pairs[:-1]), ["9 pairs of an array (8,)"]),
+    (features_with(lambda pairs: [(h, 0) for h, _ in pairs]), ["an array () int64"]),
+    (features_with(lambda pairs: [(2 * h, t) for h, t in pairs]), ["other ones"]),
+    (features_with(lambda pairs: [(h, t * 0) for h, t in pairs]), ["do not belong", "0 0 0"]),
+    (features_with(lambda pairs: 5), ["the number 5"]),
+    (features_with(lambda pairs: {}), ["type dict"]),
+    (first_in_train_mode, ["both modes, the averages moved"]),
+    (lambda model, dataset, batch: by_examples(model, dataset, 5), ["5 + 5", "4 + 4 + 2"]),
+    (lambda model, dataset, batch: model.features(dataset), ["in features"]),
+])
+def test_features_of(tuning, wrong, phrases):
+    expect(tuning.checks["features_of"](wrong), *phrases)
+
+
+# ---- lab 11: rates -----------------------------------------------------------------------------
+
+def over_the_target(optimizer, rates):
+    for path, param in optimizer.target.namedparams():
+        if (name := path.split("/")[1]) in rates:
+            param.update_rule.enabled = True
+            param.update_rule.hyperparam.alpha = rates[name]
+    return optimizer
+
+
+def test_set_rates_in_another_style(tuning):
+    passes(tuning.checks["set_rates"](over_the_target))
+
+
+def halved(optimizer, rates):
+    over_the_target(optimizer, {name: rate / 2 for name, rate in rates.items()})
+
+
+def one_more_step(optimizer, rates):
+    over_the_target(optimizer, rates)
+    optimizer.target.fc.W.array += 1
+
+
+def no_first_moment(optimizer, rates):
+    over_the_target(optimizer, rates)
+    for param in optimizer.target.params():
+        param.update_rule.t = 0
+
+
+@pytest.mark.parametrize(("wrong", "phrases"), [
+    (halved, ["conv2/W 5e-05"]),
+    (one_more_step, ["changed: fc/W"]),
+    (no_first_moment, ["fc has seen 0 steps"]),
+    (lambda optimizer, rates: optimizer.fc, ["AttributeError"]),
+    (lambda optimizer, rates: optimizer.target["fc"].enable_update(), ["conv2/W frozen"]),
+    (lambda model, optimizer, rates: rates, ["cannot be called as the exercise asks"]),
+])
+def test_set_rates(tuning, wrong, phrases):
+    expect(tuning.checks["set_rates"](wrong), *phrases)
