@@ -128,17 +128,20 @@ def official(wanted, cache, sources=SOURCES):
     """
     answers = []
     for source in sources:
-        absent = {
-            name: digest
-            for name, digest in wanted.items()
-            if not (cache / name).is_file() or sha256((cache / name).read_bytes()) != digest
-        }
-        if not absent:
+        if not (absent := lacking(wanted, cache)):
             return
         answers.append(f"{source.__name__}: {take(source, absent, cache)}")
-    absent = [name for name in absent if not (cache / name).is_file()]
-    if absent:
+    if absent := lacking(wanted, cache):
         raise Missing("\n  ".join([f"no source has {', '.join(absent)}", *answers]))
+
+
+def lacking(wanted, cache):
+    """The part of {name: sha256} that is not in the folder, or damaged there."""
+    return {
+        name: digest
+        for name, digest in wanted.items()
+        if not (cache / name).is_file() or sha256((cache / name).read_bytes()) != digest
+    }
 
 
 def take(source, wanted, cache):
