@@ -212,6 +212,8 @@ def head_shared(new_head):
 
 def head_dropout(new_head):
     _, _, net = header(new_head)
+    for seed, (_, param) in enumerate(sorted(net.fc.namedparams())):
+        param.array[...] = numbers(param.shape, seed)   # a head may begin with zeros
     with chainer.using_config("train", False):
         twice = [net(IMAGES).array for _ in range(2)]
     shape = f"scores {twice[0].shape}"
