@@ -73,7 +73,8 @@ def test_a_lab_is_solved_and_its_progress_stays(page_at):
     wait_for(page, r"\d+ cells done")
     expect(page.locator(".live-bar .live-solved")).to_have_text("Solved: 0 of 5")
     answer = "def output_size(size, k, s=1, p=0):\n    return (size + 2 * p - k) // s + 1"
-    run_cell(page, id_of(page.locator(".live-cell", has_text="def output_size").first), answer, "done")
+    cell = page.locator(".live-cell", has_text="def output_size").first
+    run_cell(page, id_of(cell), answer, "done")
     check = page.locator(".live-cell", has_text="check.output_size(output_size)").first
     press(page, id_of(check), "Run")
     expect(page.locator(".live-bar .live-solved")).to_have_text("Solved: 1 of 5", timeout=60_000)
