@@ -1,17 +1,19 @@
 """Run notebooks in the worker of the built book and compare with what they store: live_pages.py
 
-    python tests/site/live_pages.py [NOTEBOOK ...]      default: every page that may run
+    python tests/site/live_pages.py [--record] [NOTEBOOK ...]      default: every page that may run
 
 Outputs must be equal, numbers in them to 1e-4; of an image only that it is there. Tags as for
 nbval: `nbval-ignore-output`, `raises-exception`; a cell `not-in-browser` is left out.
 """
 
 import argparse
+import os
 import re
 import sys
 import time
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from datetime import date
 from pathlib import Path
 
 import nbformat
@@ -223,32 +225,59 @@ def problems(outputs, status, cell, tags):
         yield from differences(outputs, cell.outputs)
 
 
-TITLES = (
-    f"{'notebook':<42}{'cells':>6}{'left out':>9}{'ready s':>8}{'all s':>7}{'slowest':>8}{'MB':>6}  "
-)
+TITLES = "notebook", "cells", "left out", "first s", "all s", "slowest s", "MB", "outputs"
+WIDTHS = 42, 5, 8, 7, 6, 9, 5, 8
 
 
-def row(result):
+def values(result):
+    """The row of a notebook; its first result comes when the worker is ready and the cell done."""
     return (
-        f"{result.path.as_posix():<42}{result.cells:>6}{result.skipped:>9}{result.ready:>8.1f}"
-        f"{result.total:>7.1f}{result.slowest:>8.1f}"
-        f"{result.megabytes:>6.1f}  "
-        f"{f'{len(result.problems)} differ' if result.problems else 'equal'}"
-    )
+        result.path.as_posix(), result.cells, result.skipped,
+        *(f"{it:.1f}" for it in (result.ready + result.first, result.total, result.slowest)),
+        f"{result.megabytes:.1f}",
+        f"{len(result.problems)} differ" if result.problems else "equal",
+    )  # fmt: skip
+
+
+def row(cells):
+    name, *others = (f"{cell!s:>{width}}" for cell, width in zip(cells, WIDTHS, strict=True))
+    return " | ".join([f"{name.strip():<{WIDTHS[0]}}", *others])
+
+
+RECORD = Path(__file__).with_name("live_pages.md")
+HEADING = """# Pages in the browser
+
+Every page that runs in the reader's browser, run there cell by cell with all other hosts blocked,
+its outputs compared with the stored ones (numbers to 1e-4). Written by
+`python tests/site/live_pages.py --record`; {where}, {date}, load {load:.1f}.
+
+"first" is the time from nothing to the result of the first cell, "MB" all that was downloaded,
+"left out" the cells tagged `not-in-browser`.
+
+"""
+
+
+def record(results, browser):
+    where = f"Chromium {browser.version}, {os.cpu_count()} cores"
+    text = HEADING.format(where=where, date=date.today(), load=os.getloadavg()[1])
+    table = [TITLES, ["---", *["--:"] * 6, "---"], *map(values, results)]
+    RECORD.write_text(text + "".join(f"| {row(cells)} |\n" for cells in table), encoding="utf-8")
 
 
 def main(argv=None):
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("notebooks", nargs="*", type=Path)
+    parser.add_argument("--record", action="store_true", help=f"write {RECORD.name}")
     args = parser.parse_args(argv)
-    failed = 0
-    print(TITLES, flush=True)
+    results = []
+    print(row(TITLES), flush=True)
     with serve(HTML) as site, chromium() as browser:
         for path in args.notebooks or live_notebooks():
-            result = run_notebook(browser, site, path.resolve())
-            print(row(result), *result.problems, sep="\n    ", flush=True)
-            failed += bool(result.problems)
-    return 1 if failed else 0
+            results.append(run_notebook(browser, site, path.resolve()))
+            print(row(values(results[-1])), *results[-1].problems, sep="\n    ", flush=True)
+        if args.record:
+            record(results, browser)
+    return 1 if any(result.problems for result in results) else 0
 
 
 if __name__ == "__main__":

@@ -2,6 +2,7 @@
 
 import json
 import shutil
+import sys
 from pathlib import Path
 
 from convnets import figures, widgets
@@ -12,6 +13,7 @@ from axe_playwright_python.sync_playwright import Axe
 from conftest import serve, watch
 from ipywidgets.embed import dependency_state, embed_data
 
+pytest_plugins = ["widget_pages"]
 pytestmark = pytest.mark.site
 
 STATIC = Path(__file__).resolve().parents[2] / "book/_static"
@@ -24,10 +26,14 @@ PAGE = """<!doctype html><html lang="en"><head><meta charset="utf-8"><title>Fram
 <script src="book.js"></script></body></html>"""
 
 
+def three_frames():
+    drawn = [figures.digits(np.full((1, 4, 4), grey)) for grey in (0.1, 0.5, 0.9)]
+    return widgets.frames(drawn, ["first", "second", "third"], interval=20)
+
+
 @pytest.fixture
 def page(browser, tmp_path):
-    drawn = [figures.digits(np.full((1, 4, 4), grey)) for grey in (0.1, 0.5, 0.9)]
-    box = widgets.frames(drawn, ["first", "second", "third"])
+    box = three_frames()
     data = embed_data(views=[box], state=dependency_state([box]))
     text = PAGE.format(
         state=json.dumps(data["manager_state"]), view=json.dumps(data["view_specs"][0])
@@ -69,3 +75,25 @@ def test_they_play(page):
 def test_accessible(page):
     report = Axe().run(page)
     assert report.violations_count == 0, report.generate_report()
+
+
+@pytest.fixture
+def plain(monkeypatch):
+    """The frames of a Python without ipywidgets."""
+    monkeypatch.setitem(sys.modules, "ipywidgets", None)
+    return three_frames()
+
+
+def test_without_ipywidgets_they_turn_and_play(plain, show):
+    page = show(plain)
+    page.get_by_role("slider", name="frame").press("ArrowRight")
+    assert shown(page) == ["second"]
+    assert page.get_by_role("img", name="second: 1 images of 4 by 4 pixels").is_visible()
+    page.get_by_role("button", name="Play").click()
+    page.get_by_text("third").wait_for()
+    page.get_by_role("button", name="Play").click()  # it stopped at the end, and starts again
+    page.get_by_text("first").wait_for()
+
+
+def test_without_ipywidgets_accessible(plain, check_look):
+    check_look(plain)

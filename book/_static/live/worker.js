@@ -130,22 +130,23 @@ function fetchNow(url) {
   return new Uint8Array(request.response);
 }
 
-async function start({ base, packages = [], folder: place = 'book', interrupt }) {
+async function start({ base, packages = [], folder: place = 'book' }) {
   const begin = performance.now();
   const manifest = await latest(base, 'manifest.json');
   const get = async name => counted(await stored(base, name, manifest.id), name);
   const lock = await (await stored(base, 'pyodide-lock.json', manifest.id)).json();
   const wanted = [...closure(packages, lock.packages)];
   const wheels = wanted.map(name => lock.packages[name].file_name);
-  progress.total = [...manifest.core, ...wheels].reduce((sum, n) => sum + manifest.bytes[n], 0);
+  const counts = [...manifest.core, ...wheels].filter(name => name !== 'pyodide.mjs');
+  progress.total = counts.reduce((sum, name) => sum + manifest.bytes[name], 0);
 
   const source = fetch(new URL('kernel.py', import.meta.url)).then(it => it.text());
   const product = fetch(new URL('sgemm.wasm', import.meta.url)).then(it => it.arrayBuffer());
-  const bytes = wheels.map(async name => (await get(name)).arrayBuffer());
-  pyodide = await startPyodide(base, lock, get);
-  for (const [i, content] of bytes.entries()) {
+  const bytes = Promise.all(wheels.map(async name => (await get(name)).arrayBuffer()));
+  [pyodide] = await Promise.all([startPyodide(base, lock, get), bytes]);
+  for (const [i, content] of (await bytes).entries()) {
     report(`Unpacking ${wanted[i]}`);
-    pyodide.unpackArchive(await content, 'zip', { extractDir: site });
+    pyodide.unpackArchive(content, 'zip', { extractDir: site });
   }
   offer(base, site, manifest.data);
   offer(base, home, manifest.beside);
@@ -153,7 +154,6 @@ async function start({ base, packages = [], folder: place = 'book', interrupt })
   pyodide.FS.mkdirTree(folder);
   pyodide.FS.chdir(folder);
   pyodide.FS.writeFile(`${site}live_kernel.py`, await source);
-  if (interrupt) pyodide.setInterruptBuffer(interrupt);
   const memory = pyodide._module.memory;  // Of Python: arrays are handed over by their addresses.
   const { instance } = await WebAssembly.instantiate(await product, { env: { memory } });
   report('Starting');

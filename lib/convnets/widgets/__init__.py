@@ -2,7 +2,7 @@
 
 Each function returns an object; leave it as the last line of a cell. Its HTML is self-contained:
 it works in the rendered book, in JupyterLab and in a saved notebook, without network. (`frames`
-alone is made of ipywidgets.)
+alone is made of ipywidgets, where they are installed.)
 """
 
 from ._architecture import architecture_explorer

@@ -3,6 +3,8 @@
 import base64
 import html
 
+from ._base import Widget
+
 
 def frames(figures, labels, *, interval=600):
     """Look through figures with a slider or let them play.
@@ -19,18 +21,21 @@ def frames(figures, labels, *, interval=600):
     Returns
     -------
     ipywidgets.VBox
-        Its parts are linked in the browser, so it works on a static page.
+        Its parts are linked in the browser, so it works on a static page. Where ipywidgets is not
+        installed (as in the reader's browser), a figure of our own that does the same.
 
     Raises
     ------
     ValueError
         If there are no figures, or another number of labels.
     """
-    import ipywidgets as ipw  # here: everything else in this package does without it
-
     figures, labels = list(figures), [str(label) for label in labels]
     if not figures or len(figures) != len(labels):
         raise ValueError(f"frames: {len(figures)} figures and {len(labels)} labels")
+    try:
+        import ipywidgets as ipw  # here: everything else in this package does without it
+    except ModuleNotFoundError:
+        return Frames(figures, labels, interval)
     last = len(figures) - 1
     stack = ipw.Stack(
         [_page(ipw, *pair) for pair in zip(figures, labels, strict=True)], selected_index=0
@@ -43,11 +48,43 @@ def frames(figures, labels, *, interval=600):
 
 
 def _page(ipw, figure, label):
-    data = base64.b64encode(figure.png()).decode()
+    return ipw.HTML(f"<p>{html.escape(label)}</p>{_image(figure, label)}")
+
+
+def _image(figure, label):
     alt = html.escape(f"{label}: {figure.alt}")
-    width = round(96 * figure.get_figwidth())
-    return ipw.HTML(
-        f"<p>{html.escape(label)}</p>"
-        f'<img alt="{alt}" width="{width}" style="max-width: 100%; height: auto; background: #fff"'
-        f' src="data:image/png;base64,{data}">'
+    return (
+        f'<img alt="{alt}" width="{_width(figure)}" src="{_source(figure)}"'
+        ' style="max-width: 100%; height: auto; background: #fff">'
     )
+
+
+def _width(figure):
+    return round(96 * figure.get_figwidth())
+
+
+def _source(figure):
+    return f"data:image/png;base64,{base64.b64encode(figure.png()).decode()}"
+
+
+class Frames(Widget):
+    """Frames without ipywidgets: a slider and a button in the page."""
+
+    name = "frames"
+    label = "Frames to look through"
+
+    def __init__(self, figures, labels, interval):
+        super().__init__()
+        self.figures, self.labels, self.interval = figures, labels, interval
+        self.pictures = [{"source": _source(it), "alt": it.alt} for it in figures]
+
+    def state(self):
+        return {
+            "labels": self.labels,
+            "pictures": self.pictures,
+            "width": _width(self.figures[0]),
+            "interval": self.interval,
+        }
+
+    def fallback(self):
+        return _image(self.figures[-1], self.labels[-1])
