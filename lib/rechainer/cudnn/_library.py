@@ -6,6 +6,7 @@ cuDNN 9, https://docs.nvidia.com/deeplearning/cudnn/backend/latest/ ; the declar
 
 import ctypes
 import functools
+import glob
 import os
 import sys
 import threading
@@ -21,7 +22,7 @@ NAME = "libcudnn.so.9"
 #: Where system packages put it.
 FOLDERS = ("/usr/lib/x86_64-linux-gnu", "/usr/lib/aarch64-linux-gnu", "/usr/local/cuda/lib64")
 #: CUDA's libraries that cuDNN loads by name when a kernel needs them.
-NEEDED = ("cublas", "cublasLt", "nvrtc")
+NEEDED = ("libcublasLt.so.*", "libcublas.so.*", "libnvrtc.so.*")
 
 HANDLE = DESCRIPTOR = DATA = SCALAR = RESULT = c_void_p
 _ARRAY = (DESCRIPTOR, DATA)
@@ -114,16 +115,21 @@ def load():
 
 
 def _load_needed():
-    # cuDNN looks for them by name only; pip installs them where the system does not look.
-    try:
-        from cuda import pathfinder
-    except ImportError:
-        return
-    for name in NEEDED:
+    # cuDNN looks for them by name only, and ends the program where it does not find one; pip
+    # installs them where the system does not look.
+    for folder in sys.path:
+        for pattern in NEEDED:
+            for file in glob.glob(os.path.join(folder, "nvidia", "*", "lib", pattern)):
+                _load_first(os.path.basename(file), file)
+
+
+def _load_first(*names):
+    for name in names:
         try:
-            pathfinder.load_nvidia_dynamic_lib(name)
-        except (RuntimeError, OSError):  # then cuDNN tells, if it comes to need it
+            return ctypes.CDLL(name)
+        except OSError:
             continue
+    return None
 
 
 def checked(status, function, arguments):

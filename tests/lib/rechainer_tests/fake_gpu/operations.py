@@ -1,0 +1,390 @@
+"""Chainer's functions on the device of `fake_device`, compared with Chainer on the processor."""
+
+import fake_device  # noqa: F401  before Chainer
+
+# isort: split
+import chainer
+import chainer.functions as F
+import chainer.links as L
+import cudnn as frontend
+import cupy
+import libcudnn
+import numpy as np
+from chainer.backends import cuda
+
+CONFIGURATIONS = 40
+TOLERANCE = {"e": 2e-2, "f": 2e-5, "d": 1e-10}
+GPU = chainer.get_device("@cupy:0")
+
+
+def pair(rng, low, high, n=2):
+    return tuple(int(i) for i in rng.randint(low, high + 1, n))
+
+
+def run(function, arrays, device):
+    """Return y and the gradients of all inputs, as NumPy arrays."""
+    inputs = [chainer.Variable(device.send(np.array(a))) for a in arrays]
+    y = function(*inputs)
+    assert y.device == device
+    y.grad = device.send(np.random.RandomState(0).randn(*y.shape).astype(y.dtype))
+    y.backward()
+    return [chainer.get_device("@numpy").send(a) for a in (y.array, *(x.grad for x in inputs))]
+
+
+def compare(function, arrays, calls=(), reference=None):
+    """Compare the device with the processor; `calls` are the library's that must be among all."""
+    libcudnn.calls.clear()
+    got = run(function, arrays, GPU)
+    assert set(calls) <= set(libcudnn.calls), libcudnn.calls
+    with chainer.using_config("use_cudnn", "never"):
+        expected = run(reference or function, arrays, chainer.get_device("@numpy"))
+    for one, other in zip(got, expected, strict=True):
+        assert one.dtype == other.dtype
+        atol = TOLERANCE[one.dtype.char] * max(1, np.abs(other).max(initial=0))
+        np.testing.assert_allclose(one.astype("d"), other.astype("d"), rtol=0, atol=atol)
+
+
+def dtype(rng):
+    return str(rng.choice(["e", "f", "f", "d"]))
+
+
+def random_convolution(rng, n):
+    """Return settings and arrays of a convolution over n axes that Chainer accepts."""
+    while True:
+        settings = {"stride": pair(rng, 1, 3, n), "pad": pair(rng, 0, 2, n),
+                    "dilate": pair(rng, 1, 2, n), "groups": int(rng.choice([1, 1, 2, 3]))}
+        ksize, size = pair(rng, 1, 4, n), pair(rng, 1, 9, n)
+        reach = [(k - 1) * d + 1 for k, d in zip(ksize, settings["dilate"], strict=True)]
+        if all(i + 2 * p >= r for i, p, r in zip(size, settings["pad"], reach, strict=True)):
+            break
+    n_in, n_out = (settings["groups"] * int(rng.randint(1, 5)) for _ in range(2))
+    kind = dtype(rng)
+    arrays = [rng.randn(rng.randint(1, 4), n_in, *size) / 4,
+              rng.randn(n_out, n_in // settings["groups"], *ksize) / 4, rng.randn(n_out)]
+    return settings, [a.astype(kind) for a in arrays[:rng.randint(2, 4)]]
+
+
+def convolutions(function, n, count):
+    rng = np.random.RandomState(n)
+    before = len(frontend.built)
+    for _ in range(count):
+        settings, arrays = random_convolution(rng, n)
+        compare(lambda *a, s=settings: function(*a, **s), arrays)
+    assert len(frontend.built) - before > 2 * count  # forward, data and filter
+
+
+def convolutions_2d():
+    convolutions(F.convolution_2d, 2, 3 * CONFIGURATIONS)
+
+
+def convolutions_nd():
+    convolutions(F.convolution_nd, 3, CONFIGURATIONS // 2)
+
+
+def deconvolutions():
+    rng = np.random.RandomState(7)
+    for _ in range(CONFIGURATIONS):
+        groups, kind = int(rng.choice([1, 2])), dtype(rng)
+        n_in, n_out = groups * int(rng.randint(1, 4)), int(rng.randint(1, 4))
+        ksize = pair(rng, 2, 4)
+        settings = {"stride": pair(rng, 1, 3), "pad": pair(rng, 0, 1), "groups": groups}
+        arrays = [rng.randn(2, n_in, *pair(rng, 2, 6)) / 4, rng.randn(n_in, n_out, *ksize) / 4,
+                  rng.randn(n_out * groups)]
+        compare(lambda *a, s=settings: F.deconvolution_2d(*a, **s),
+                [a.astype(kind) for a in arrays[:rng.randint(2, 4)]])
+
+
+def channels_last():
+    """compute_mode='cudnn_fast': convolution, batch normalization and ReLU in NHWC."""
+    x = np.random.RandomState(1).randn(2, 3, 8, 7).astype("f")
+    layouts = chainer.memory_layouts
+
+    def network(mode):
+        np.random.seed(0)
+        with chainer.using_config("compute_mode", mode):
+            # no bias: Chainer's gradient of one does not know the layout
+            return chainer.Sequential(
+                L.Convolution2D(3, 4, 3, 2, 1, nobias=True), L.BatchNormalization(4), F.relu,
+                L.Convolution2D(4, 6, 3, dilate=2, pad=2, nobias=True))
+
+    def gradients(model, device, layout):
+        model.to_device(device)
+        model.cleargrads()
+        v = chainer.Variable(device.send(x))
+        y = model(v.as_layout(layout))
+        y = y.as_layout(None)
+        F.sum(y * y).backward()
+        return {n: cuda.to_cpu(p.grad_var.raw_array)
+                for n, p in model.namedparams()}, cuda.to_cpu(v.grad)
+
+    with chainer.using_config("use_cudnn", "auto"):
+        of_fast, gx_fast = gradients(network("cudnn_fast"), GPU, layouts.CUDNN_CHANNEL_LAST_X)
+    of_plain, gx_plain = gradients(network(None), chainer.get_device("@numpy"), None)
+    assert {g.settings["stride"][1] for b in frontend.built for g in b.tensors if g.settings
+            and len(g.settings["dim"]) == 4 and g.settings["dim"][1] > 1} == {1}
+    np.testing.assert_allclose(gx_fast, gx_plain, atol=1e-5)
+    for name, expected in of_plain.items():
+        got = of_fast[name]
+        if got.ndim == 4:  # filters (K, R, S, C)
+            got = got.transpose(0, 3, 1, 2)
+        np.testing.assert_allclose(got, expected, atol=2e-4, err_msg=name)
+
+
+def random_pooling(rng, n):
+    while True:
+        ksize, size = pair(rng, 1, 4, n), pair(rng, 3, 8, n)
+        pad = tuple(int(rng.randint(0, k // 2 + 1)) for k in ksize)
+        if all(i + 2 * p >= k for i, p, k in zip(size, pad, ksize, strict=True)):
+            # distinct values: where two are equal, the gradient may go to either
+            values = rng.permutation(int(2 * 3 * np.prod(size))) / 8 - 9
+            x = values.reshape(2, 3, *size).astype(rng.choice(["f", "d"]))
+            return x, {"ksize": ksize, "stride": pair(rng, 1, 3, n), "pad": pad}
+
+
+def pooling():
+    rng = np.random.RandomState(2)
+    calls = "cudnnPoolingForward", "cudnnPoolingBackward"
+    for n in (2, 2, 3):
+        for _ in range(CONFIGURATIONS):
+            x, s = random_pooling(rng, n)
+            cover = bool(rng.randint(2)) and all(a <= k for a, k in zip(s["stride"], s["ksize"],
+                                                                        strict=True))
+            compare(lambda v, s=s, c=cover: F.max_pooling_nd(v, cover_all=c, **s), [x], calls)
+            compare(lambda v, s=s: F.average_pooling_nd(v, **s), [x], calls)
+            compare(lambda v, s=s: F.average_pooling_nd(v, pad_value=None, **s), [x], calls)
+            if n == 2:
+                compare(lambda v, s=s: F.average_pooling_2d(v, **s), [x], calls)
+    with chainer.using_config("cudnn_deterministic", True):
+        compare(lambda v: F.max_pooling_2d(v, 2), [rng.permutation(96).reshape(2, 3, 4, 4) / 7])
+
+
+def batch_normalization():
+    rng = np.random.RandomState(3)
+    calls = ("cudnnBatchNormalizationForwardTrainingEx", "cudnnBatchNormalizationBackwardEx")
+    for _ in range(CONFIGURATIONS):
+        c, kind = int(rng.randint(1, 6)), dtype(rng)
+        maps = bool(rng.randint(2)) or kind == "e"
+        x = rng.randn(rng.randint(2, 5), c, *(pair(rng, 2, 5) if maps else ())).astype(kind)
+        of_channels = "f" if kind == "e" and rng.randint(2) else kind
+        gamma, beta = (rng.rand(c).astype(of_channels) + 0.5 for _ in range(2))
+        running = {}
+
+        def normalize(x, gamma, beta, running=running, c=c):
+            key, xp = str(x.device), x.xp
+            running[key] = xp.zeros(c, gamma.dtype), xp.ones(c, gamma.dtype)
+            mean, var = running[key]
+            return F.batch_normalization(x, gamma, beta, running_mean=mean, running_var=var,
+                                         decay=0.7, eps=1e-3)
+
+        with chainer.using_config("cudnn_fast_batch_normalization", bool(rng.randint(2))):
+            compare(normalize, [x, gamma, beta], calls)
+        for got, expected in zip(*running.values(), strict=True):
+            np.testing.assert_allclose(cuda.to_cpu(got), cuda.to_cpu(expected), rtol=1e-2,
+                                       atol=TOLERANCE[of_channels])
+
+
+def batch_normalization_without_running_statistics():
+    rng = np.random.RandomState(4)
+    arrays = [rng.randn(4, 3, 5, 5), rng.rand(3) + 1, rng.randn(3)]
+    compare(lambda *a: F.batch_normalization(*a), [a.astype("f") for a in arrays])
+    arrays = [rng.randn(4, 2, 3), rng.rand(3) + 1, rng.randn(3)]  # per activation, three axes
+    compare(lambda *a: F.batch_normalization(*a, axis=(0, 1)), [a.astype("f") for a in arrays],
+            ["cudnnBatchNormalizationForwardTrainingEx"])
+
+
+def fixed_batch_normalization():
+    rng = np.random.RandomState(5)
+    for kind in "fde":
+        arrays = [rng.randn(4, 3, 5, 2), rng.rand(3) + 1, rng.randn(3), rng.randn(3),
+                  rng.rand(3) + 0.5]
+        compare(F.fixed_batch_normalization, [a.astype(kind) for a in arrays],
+                ["cudnnBatchNormalizationForwardInference"])
+
+
+def group_normalization():
+    rng = np.random.RandomState(6)
+    x, gamma, beta = rng.randn(3, 6, 4, 5), rng.rand(6) + 1, rng.randn(6)
+    libcudnn.calls.clear()
+    with chainer.no_backprop_mode():
+        got = F.group_normalization(GPU.send(x.astype("f")), 2, GPU.send(gamma.astype("f")),
+                                    GPU.send(beta.astype("f")))
+        expected = F.group_normalization(x.astype("f"), 2, gamma.astype("f"), beta.astype("f"))
+    assert "cudnnBatchNormalizationForwardTrainingEx" in libcudnn.calls
+    np.testing.assert_allclose(cuda.to_cpu(got.array), expected.array, atol=1e-5)
+
+
+def activations():
+    rng = np.random.RandomState(8)
+    calls = "cudnnActivationForward", "cudnnActivationBackward"
+    for kind in "efd":
+        for shape in ((5,), (3, 4), (2, 3, 4, 5), (2, 3, 1, 2, 2)):
+            x = rng.randn(*shape).astype(kind) * 3
+            compare(F.relu, [x], calls)
+            with chainer.using_config("use_cudnn", "always"):
+                compare(F.tanh, [x], calls)
+                compare(F.sigmoid, [x], calls)
+                compare(lambda v: F.clipped_relu(v, 1.5), [x], calls)
+    empty = GPU.send(np.empty((0, 3), "f"))
+    assert F.relu(empty).shape == (0, 3)
+
+
+def softmax():
+    rng = np.random.RandomState(9)
+    calls = "cudnnSoftmaxForward", "cudnnSoftmaxBackward"
+    for kind in "efd":
+        for shape, axis in (((3, 4), 1), ((3, 4), 0), ((2, 3, 4, 5), 1), ((2, 3, 4), -1)):
+            x = rng.randn(*shape).astype(kind) * 4
+            compare(lambda v, a=axis: F.softmax(v, axis=a), [x], calls)
+            compare(lambda v, a=axis: F.log_softmax(v, axis=a), [x], calls)
+
+
+def dropout():
+    for kind in "efd":
+        for ratio in (0.0, 0.3, 0.8):
+            libcudnn.calls.clear()
+            x = chainer.Variable(GPU.send(np.full((40, 50), 2, kind)))
+            y = F.dropout(x, ratio)
+            y.grad = cupy.ones_like(y.array)
+            y.backward()
+            kept = cuda.to_cpu(y.array) != 0
+            assert abs(kept.mean() - (1 - ratio)) < 0.05
+            scale = kept.astype("d") / (1 - ratio)
+            tolerance = max(TOLERANCE[kind], 1e-6)  # the ratio is a float32
+            np.testing.assert_allclose(cuda.to_cpu(y.array), 2 * scale, tolerance)
+            np.testing.assert_allclose(cuda.to_cpu(x.grad), scale, tolerance)
+            assert {"cudnnDropoutForward", "cudnnDropoutBackward"} <= set(libcudnn.calls)
+    one, other = (cuda.to_cpu(F.dropout(x, 0.5).array) for _ in range(2))
+    assert not np.array_equal(one, other), "the random numbers go on"
+
+
+def convolve(x=(2, 3, 6, 6), kind="f"):
+    """Run one convolution and its gradients; return their graphs."""
+    rng = np.random.RandomState(10)
+    before = len(frontend.built)
+    run(lambda v, W: F.convolution_2d(v, W, pad=1),
+        [rng.randn(*x).astype(kind), rng.randn(4, 3, 3, 3).astype(kind)], GPU)
+    return frontend.built[before:]
+
+
+def settings():
+    notes = frontend.numerical_note
+    assert len(convolve()) == 3
+    assert convolve() == [], "the plans are kept"
+    assert len(convolve((3, 3, 6, 6))) == 3, "by shape"
+    assert len(convolve(kind="d")) == 3, "and dtype"
+    assert not any(g.unwanted for g in frontend.built)
+    with chainer.using_config("cudnn_deterministic", True):
+        _, *gradients = convolve((5, 3, 6, 6))
+    assert all(g.unwanted == [notes.NONDETERMINISTIC] for g in gradients)
+    with chainer.using_config("use_cudnn_tensor_core", "never"):
+        exact = convolve()
+    assert all(notes.TENSOR_CORE in g.unwanted for g in exact)
+    assert len(exact) == 3
+    cuda.set_max_workspace_size(12345)
+    assert cuda.get_max_workspace_size() == 12345
+    assert [g.limit for g in convolve()] == [12345] * 3
+    with chainer.using_config("use_cudnn", "never"):
+        assert not chainer.should_use_cudnn(">=auto")
+    assert cuda.cudnn.is_tensor_core_available(np.dtype("e"))
+    assert not cuda.cudnn.is_tensor_core_available(np.dtype("d"))
+
+
+def autotune():
+    with chainer.using_config("autotune", True):
+        graphs = convolve()
+        assert {g.used for g in graphs} == {2}, "the fastest of those that can be built and run"
+        assert convolve() == []
+    assert {g.used for g in convolve()} == {"heuristic"}
+
+
+def LeNet():
+    return chainer.Sequential(
+        L.Convolution2D(1, 4, 5), F.relu, lambda h: F.max_pooling_2d(h, 2, 2),
+        L.BatchNormalization(4), L.Convolution2D(4, 6, 3, nobias=True), F.relu,
+        lambda h: F.average_pooling_2d(h, 2), L.Linear(None, 5), F.softmax)
+
+
+def loss_of(model, x):
+    y = model(x)
+    return F.sum(y * y)
+
+
+def a_whole_network():
+    x = np.random.RandomState(11).rand(4, 1, 14, 14).astype("f")
+    found = []
+    for device in (GPU, chainer.get_device("@numpy")):
+        np.random.seed(0)
+        model = LeNet()
+        model(x)
+        model.cleargrads()
+        model.to_device(device)
+        loss = loss_of(model, chainer.Variable(device.send(x)))
+        loss.backward()
+        found.append({n: cuda.to_cpu(p.grad) for n, p in model.namedparams()})
+    for name, expected in found[1].items():
+        np.testing.assert_allclose(found[0][name], expected, atol=1e-5, err_msg=name)
+
+
+def training_steps():
+    x = np.random.RandomState(12).rand(4, 1, 14, 14).astype("f")
+    losses = []
+    for device in (GPU, chainer.get_device("@numpy")):
+        np.random.seed(0)
+        model = LeNet()
+        model(x)
+        model.to_device(device)
+        optimizer = chainer.optimizers.MomentumSGD(lr=0.1).setup(model)
+        inputs = device.send(x)
+        steps = []
+        for _ in range(5):
+            optimizer.update(lambda v, model=model: loss_of(model, v), inputs)
+            steps.append(float(loss_of(model, inputs).array))
+        losses.append(steps)
+    np.testing.assert_allclose(*losses, rtol=1e-3)
+    assert losses[0][0] != losses[0][-1]
+
+
+def recurrent_networks_keep_away():
+    from chainer.functions.array import spatial_transformer_grid
+    from chainer.functions.rnn import n_step_gru, n_step_lstm, n_step_rnn
+
+    for module in (n_step_rnn, n_step_lstm, n_step_gru, spatial_transformer_grid):
+        assert not module.chainer.should_use_cudnn(">=auto", 5000)
+        assert module.chainer.Variable is chainer.Variable
+    assert chainer.should_use_cudnn(">=auto", 5000)
+
+
+def nothing_is_left_in_cupy():
+    assert cuda.cudnn_enabled
+    assert not hasattr(cupy, "cudnn")
+    assert not hasattr(cupy.cuda, "cudnn")
+    assert cuda.cuda.cudnn is cuda.libcudnn
+    assert cuda.cuda.Device is cupy.cuda.Device
+    assert cuda._cudnn_version == 91400
+    assert cuda.cupy is cupy
+
+
+def message_of(error, function, *arguments):
+    try:
+        function(*arguments)
+    except error as raised:
+        return str(raised)
+    raise AssertionError("nothing was raised")
+
+
+def errors():
+    from rechainer.cudnn import _library
+
+    cuda.set_max_workspace_size(10)
+    text = message_of(_library.Failure, convolve)
+    assert "convolution (forward) of x (2, 3, 6, 6), W (4, 3, 3, 3)" in text
+    assert "at most 10 bytes" in text
+    assert "set_max_workspace_size" in text
+    text = message_of(_library.Failure, cuda.cudnn.softmax_forward, cupy.empty((0, 3), "f"), 1, 1)
+    assert "without elements" in text
+    text = message_of(TypeError, cuda.cudnn.activation_forward,
+                      GPU.send(np.zeros((2, 2), "i")), 1)
+    assert "cuDNN has no type int32" in text
+    text = message_of(_library.Failure, cuda.cudnn.softmax_forward,
+                      GPU.send(np.zeros((2, 2), "f")), 1, 99)
+    assert "cudnnSoftmaxForward: CUDNN_STATUS_NOT_SUPPORTED" in text

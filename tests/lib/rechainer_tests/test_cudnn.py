@@ -1,0 +1,35 @@
+"""cuDNN under Chainer, on a device that is NumPy: Chainer's own code runs, unchanged.
+
+This shows that every call has the right arguments and every result its place. What a GPU calculates
+it does not show: that is `tests/bench/gpu.py`, on a machine that has one.
+"""
+
+import os
+from pathlib import Path
+
+import pytest
+
+FAKE = Path(__file__).with_name("fake_gpu")
+
+
+@pytest.fixture
+def on_device(python, monkeypatch):
+    """Run a function of fake_gpu/operations.py in a Python where a GPU seems to be."""
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join(
+        [str(FAKE), os.environ.get("PYTHONPATH", "")]))
+
+    def run(name, *arguments):
+        python(f"import operations; operations.{name}(*{arguments!r})")
+
+    return run
+
+
+@pytest.mark.parametrize("name", [
+    "convolutions_2d", "convolutions_nd", "deconvolutions", "channels_last", "pooling",
+    "batch_normalization", "batch_normalization_without_running_statistics",
+    "fixed_batch_normalization", "group_normalization", "activations", "softmax", "dropout",
+    "settings", "autotune", "a_whole_network", "training_steps", "recurrent_networks_keep_away",
+    "nothing_is_left_in_cupy", "errors",
+])
+def test_on_a_device_that_is_numpy(name, on_device):
+    on_device(name)

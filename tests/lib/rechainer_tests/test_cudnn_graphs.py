@@ -1,0 +1,162 @@
+"""cuDNN's own verdict on our graphs, without a GPU: plans are made for a described H200.
+
+cuDNN builds plans ahead of time for a device it is told of. What it loads for that wants symbols of
+the driver, which it does not call: a library of the driver's name without a driver will do.
+"""
+
+import ctypes
+import json
+import re
+import subprocess
+from pathlib import Path
+
+from convnets import models
+from rechainer import _cupy, cudnn
+from rechainer.cudnn import _constants, _graphs, _library
+
+import chainer
+import pytest
+from chainer.utils.conv import get_conv_outsize
+
+#: As cuDNN writes a device down; numbers of CUDA's properties of an H200.
+H200 = {
+    "deviceName": "NVIDIA H200", "cudaDeviceId": 0, "deviceVer": 900, "driverVer": 13000,
+    "multiProcessorCount": 132, "smCountOrigin": 0, "warpSize": 32, "pciDeviceId": 0,
+    "maxGridSize": [2147483647, 65535, 65535], "maxBlockSize": [1024, 1024, 64],
+    "maxThreadsPerBlock": 1024, "maxThreadsPerSM": 2048, "maxCtasPerSM": 32,
+    "regsPerBlock": 65536, "maxRegistersPerSM": 65536, "maxSharedMemoryPerBlock": 49152,
+    "maxSharedMemoryPerBlockOptin": 232448, "reservedSharedMemoryPerBlock": 1024,
+    "oversizedSharedMemoryPerBlock": 0, "isTccDriver": 0, "supportCoopLaunch": 1,
+    "smClockRateKHz": 1980000, "memClockRateKHz": 3201000, "memoryBusWidth": 6144,
+    "l2CacheSize": 62914560, "totalGlobalMem": 150_000_000_000,
+}
+SYMBOLS = ("cuGetErrorString cuModuleGetFunction cuModuleLoadData cuModuleUnload "
+           "cuTensorMapEncodeIm2col cuTensorMapEncodeTiled")
+WORKSPACE = 256 * 2**20
+SETTINGS = [("float32", False), ("float16", False), ("float16", True), ("bfloat16", True)]
+
+pytestmark = pytest.mark.skipif(
+    not cudnn.is_usable(), reason=f"cuDNN or its frontend: {cudnn.status()}")
+
+
+@pytest.fixture(scope="module")
+def device(tmp_path_factory):
+    """Return cuDNN's description of an H200."""
+    if not _cupy.has_driver():
+        folder = tmp_path_factory.mktemp("driver")
+        source, library = folder / "cuda.c", folder / "libcuda.so.1"
+        source.write_text("".join(f"int {name}(void) {{ return 100; }}\n"
+                                  for name in SYMBOLS.split()))
+        try:
+            subprocess.run(["cc", "-shared", "-fPIC", "-Wl,-soname,libcuda.so.1", "-o", library,
+                            source], check=True)
+        except OSError as error:
+            pytest.skip(f"no C compiler for a library of the driver's name: {error}")
+        ctypes.CDLL(str(library))
+    return _library.frontend().create_device_properties(json.dumps(H200))
+
+
+def convolutions(model, size):
+    """Return the distinct (link, height and width of its input) of a model's convolutions."""
+    found = {}
+    links = [link for link in model.links() if isinstance(link, chainer.links.Convolution2D)]
+    for link in links:
+        key = link.in_channels, link.out_channels, link.ksize, link.stride, link.pad
+        found.setdefault(key, link)
+    return [(link, size) for link in found.values()]
+
+
+def described(link, size, kind, dtype, channels_last, batch=8, **options):
+    """Return the `Convolution` of a link."""
+    def array(shape):
+        _, c, h, w = shape
+        strides = (h * w * c, 1, w * c, c) if channels_last else (c * h * w, h * w, w, 1)
+        return _graphs.Array(shape, strides, dtype)
+
+    k, c, *ksize = link.W.shape
+    out = [get_conv_outsize(size, n, s, p, d=d) for n, s, p, d in
+           zip(ksize, link.stride, link.pad, link.dilate, strict=True)]
+    options = {"exact": False, "deterministic": False, "workspace": WORKSPACE, **options}
+    return _graphs.Convolution(
+        kind, array((batch, c * link.groups, size, size)), array((k, c, *ksize)),
+        array((batch, k, *out)), kind == "forward" and link.b is not None, link.pad, link.stride,
+        link.dilate, autotune=False, **options)
+
+
+@pytest.mark.parametrize("name, size", [("LeNet5", 14), ("VGG16", 28), ("ResNet50", 28),
+                                        ("ResNet56", 32)])
+def test_every_convolution_has_a_plan_for_an_h200(name, size, device):
+    found = convolutions(getattr(models, name)(), size)
+    assert found
+    for link, height in found:
+        for kind in ("forward", "data", "filter"):
+            for dtype, channels_last in SETTINGS:
+                convolution = described(link, height, kind, dtype, channels_last)
+                graph = _graphs.build(convolution, device_property=device)
+                plan = _graphs.Plan(graph)
+                assert 0 <= plan.workspace <= WORKSPACE, _graphs.describe(convolution)
+
+
+@pytest.mark.parametrize("kind", ["forward", "data", "filter"])
+@pytest.mark.parametrize("dtype", ["float32", "float64", "float16"])
+@pytest.mark.parametrize("settings", [
+    {"groups": 4}, {"dilate": 2, "pad": 2}, {"groups": 8, "stride": 2}, {"nobias": True}])
+def test_groups_dilation_and_float64(kind, dtype, settings, device):
+    link = chainer.links.Convolution2D(8, 16, 3, **settings)
+    convolution = described(link, 20, kind, dtype, False)
+    assert _graphs.Plan(_graphs.build(convolution, device_property=device)).workspace >= 0
+
+
+@pytest.mark.parametrize("kind", ["forward", "data", "filter"])
+def test_plans_without_tensor_cores_and_deterministic_ones(kind, device):
+    link = chainer.links.Convolution2D(64, 64, 3, pad=1)
+    counts = []
+    for options in ({}, {"exact": True}, {"deterministic": True}, {"workspace": 0}):
+        convolution = described(link, 28, kind, "float32", False, **options)
+        graph = _graphs.build(convolution, device_property=device)
+        counts.append(len(_graphs.candidates(graph)))
+        assert counts[-1] > 0
+    assert counts[3] <= counts[0]
+
+
+def test_a_convolution_that_does_not_fit_is_refused_in_words(device):
+    link = chainer.links.Convolution2D(8, 16, 3)
+    convolution = described(link, 20, "forward", "float32", False)
+    wrong = convolution._replace(y=convolution.y._replace(shape=(8, 16, 5, 5)))
+    with pytest.raises(_library.Failure, match=r"no plan for a convolution \(forward\) of x "):
+        _graphs.build(wrong, device_property=device)
+
+
+#: Where the type of a C parameter says it; what says nothing of these is an enumeration.
+TYPES = [(r"\*|\[|Descriptor_t|Handle_t|Stream_t", ctypes.c_void_p), (r"double", ctypes.c_double),
+         (r"float", ctypes.c_float), (r"size_t", ctypes.c_size_t),
+         (r"unsigned long long", ctypes.c_ulonglong), (r"", ctypes.c_int)]
+
+
+def headers():
+    """Return cuDNN's headers as one text without comments."""
+    folder = Path(_library.path()).parent.parent / "include"
+    text = "".join(path.read_text() for path in sorted(folder.glob("cudnn_*.h")))
+    if not text:
+        pytest.skip(f"no headers in {folder}")
+    return re.sub(r"/\*.*?\*/|//.*?$", "", text, flags=re.DOTALL | re.MULTILINE)
+
+
+def test_the_functions_are_declared_as_in_the_headers():
+    text = headers()
+    for name, types in _library.DECLARATIONS.items():
+        (parameters,) = set(re.findall(rf"\b{name}\(([^;]*?)\);", text)) or {None}
+        expected = tuple(next(kind for pattern, kind in TYPES if re.search(pattern, parameter))
+                         for parameter in parameters.split(","))
+        assert types == expected, name
+
+
+def test_the_constants_are_those_of_the_headers():
+    text = headers()
+    for name, value in _constants.VALUES.items():
+        found = re.search(rf"\b{name}\b(?:\s+CUDNN_DEPRECATED_ENUM)?\s*=?\s*([\d.]+)U?", text)
+        assert float(found[1]) == value, name
+    for dtype, value in _constants.DATA_TYPES.items():
+        name = {"float32": "FLOAT", "float64": "DOUBLE", "float16": "HALF",
+                "bfloat16": "BFLOAT16"}[dtype]
+        assert re.search(rf"\bCUDNN_DATA_{name}\s*=\s*{value}\b", text)
