@@ -1,5 +1,6 @@
 """NumPy arrays of the order oneDNN likes: shape (N, C, H, W), channels last in memory."""
 
+from rechainer.onednn import _memory
 from rechainer.onednn._library import Unsupported
 from rechainer.onednn._primitives import Layout, per_thread, reorder
 
@@ -22,13 +23,19 @@ def maps(shape, dtype="float32"):
 def empty(shape, dtype=FLOAT):
     """Return an uninitialized array (N, C, H, W), channels last."""
     n, c, h, w = shape
-    return numpy.empty((n, h, w, c), dtype).transpose(0, 3, 1, 2)
+    return _memory.empty((n, h, w, c), numpy.dtype(dtype)).transpose(0, 3, 1, 2)
+
+
+def empty_like(x):
+    """Return an uninitialized float32 array of the order of ``x``, dense or channels last."""
+    return _memory.empty(x.shape, FLOAT) if is_dense(x) else empty(x.shape)
 
 
 def zeros(shape):
     """Return a float32 array (N, C, H, W) of zeros, channels last."""
-    n, c, h, w = shape
-    return numpy.zeros((n, h, w, c), FLOAT).transpose(0, 3, 1, 2)
+    x = empty(shape)
+    x.fill(0)
+    return x
 
 
 def is_dense(x):

@@ -5,6 +5,7 @@ of convolution and pooling are replaced as a whole, in `_chainer`: what they han
 and keeps arrays that no one needs.
 """
 
+import functools
 import types
 from typing import NamedTuple
 
@@ -60,7 +61,8 @@ class intVector(list):
 mdarrayVector = intVector
 
 
-relu = types.SimpleNamespace(Forward=ops.relu, Backward=ops.relu_backward)
+relu = types.SimpleNamespace(Forward=functools.partial(ops.activate, "relu"),
+                             Backward=functools.partial(ops.activate_backward, "relu"))
 
 
 class linear:

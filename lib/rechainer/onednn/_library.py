@@ -28,6 +28,7 @@ ALGORITHMS = {
     "convolution_direct": 0x1,
     "relu": 0x20,
     "sigmoid": 0x29,
+    "sigmoid of result": 0x104,
     "pooling_max": 0x1FF,
     "pooling_avg_include_padding": 0x2FF,
     "lrn_across_channels": 0xAFF,

@@ -6,12 +6,14 @@ Pairs are (vertical, horizontal). Each primitive is made once for a shape.
 
 import functools
 
+from rechainer.onednn import _memory
 from rechainer.onednn._arrays import (
     FLOAT,
     as_channels_last,
     as_dense,
     copy,
     empty,
+    empty_like,
     in_one_order,
     maps,
 )
@@ -143,7 +145,7 @@ class Weights:
 
     def empty(self):
         """Return an uninitialized array for packed weights."""
-        return numpy.empty(self.packed.size // FLOAT.itemsize, FLOAT)
+        return _memory.empty((self.packed.size // FLOAT.itemsize,), FLOAT)
 
     def pack(self, w):
         """Return the weights in the convolution's order."""
@@ -158,7 +160,7 @@ class Weights:
         """Return the weights (O, C / groups, kH, kW), C-contiguous."""
         if self.are_plain:
             return packed.reshape(self.shape)
-        w = numpy.empty(self.shape, FLOAT)
+        w = _memory.empty(self.shape, FLOAT)
         self._unpack(packed, w)
         return w
 
@@ -306,44 +308,58 @@ class Normalization:
 normalization = per_thread(Normalization)
 
 
-class Relu:
-    """The primitives of a (leaky) rectified linear unit for a number of elements."""
+#: Function of each element -> algorithm of its gradient, and what that is computed from.
+GRADIENTS = {"relu": ("relu", "src"), "sigmoid": ("sigmoid of result", "dst")}
 
-    def __init__(self, size, slope):
-        self.x, self.slope = Layout.dense((size,)), slope
 
-    @functools.cached_property
-    def hint(self):
-        return Description("eltwise_forward", FORWARD_TRAINING, ALGORITHMS["relu"], self.x, self.x,
-                           self.slope, 0)
+class Activation:
+    """The primitives of a function of each element.
+
+    Parameters
+    ----------
+    kind : str
+        A key of `GRADIENTS`.
+    size : int
+        Number of elements.
+    slope : float
+        Of a (leaky) ReLU on the negative side.
+    """
+
+    def __init__(self, kind, size, slope):
+        self.x, self.kind, self.slope = Layout.dense((size,)), kind, slope
+
+    def _describe(self, algorithm):
+        return Description("eltwise_forward", FORWARD_TRAINING, ALGORITHMS[algorithm], self.x,
+                           self.x, self.slope, 0)
 
     @functools.cached_property
     def forward(self):
-        return Primitive(self.hint, src=self.x, dst=self.x)
+        return Primitive(self._describe(self.kind), src=self.x, dst=self.x)
 
     @functools.cached_property
     def backward(self):
-        description = Description("eltwise_backward", ALGORITHMS["relu"], self.x, self.x, self.x,
-                                  self.slope, 0, self.hint)
-        return Primitive(description, src=self.x, diff_dst=self.x, diff_src=self.x)
+        algorithm, source = GRADIENTS[self.kind]
+        description = Description("eltwise_backward", ALGORITHMS[algorithm], self.x, self.x,
+                                  self.x, self.slope, 0, self._describe(algorithm))
+        return Primitive(description, **{source: self.x}, diff_dst=self.x, diff_src=self.x)
 
 
-_relu = per_thread(Relu)
+_activation = per_thread(Activation)
 
 
-def relu(x, slope=0.0):
-    """Return x where it is positive, else slope * x."""
+def activate(kind, x, slope=0.0):
+    """Return y, the function of each element of x."""
     (x,) = in_one_order(x)
-    y = numpy.empty_like(x)
-    _relu(x.size, slope).forward(x, y)
+    y = empty_like(x)
+    _activation(kind, x.size, slope).forward(x, y)
     return y
 
 
-def relu_backward(x, gy, slope=0.0):
-    """Return gy where x is positive, else slope * gy."""
-    x, gy = in_one_order(x, gy)
-    gx = numpy.empty_like(gy)
-    _relu(x.size, slope).backward(x, gy, gx)
+def activate_backward(kind, source, gy, slope=0.0):
+    """Return the gradient with respect to x, of x (or, for a ReLU, y), or of a sigmoid's y."""
+    source, gy = in_one_order(source, gy)
+    gx = empty_like(gy)
+    _activation(kind, gy.size, slope).backward(source, gy, gx)
     return gx
 
 
@@ -357,7 +373,7 @@ def _add(size):
 def add(*xs):
     """Return the sum of arrays of one shape."""
     first, *others = in_one_order(*xs)
-    total = numpy.empty_like(first)
+    total = empty_like(first)
     for x in others:
         _add(x.size)(first, x, total)
         first = total
@@ -444,7 +460,7 @@ def split(x, sizes, axis):
 def product(a, b):
     """Return the matrix product of two float32 matrices, either of which may be transposed."""
     (m, k), n = a.shape, b.shape[1]
-    y = numpy.empty((m, n), FLOAT)
+    y = _memory.empty((m, n), FLOAT)
     (a, order_a, step_a), (b, order_b, step_b) = _operand(a), _operand(b)
     load().dnnl_sgemm(order_a, order_b, m, n, k, 1, a.ctypes.data, step_a, b.ctypes.data, step_b,
                       0, y.ctypes.data, n)

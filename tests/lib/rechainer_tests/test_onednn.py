@@ -220,6 +220,7 @@ def test_batch_normalization_over_other_axes_is_left_to_numpy():
 
 ELEMENTWISE = {
     "relu": F.relu,
+    "sigmoid": F.sigmoid,
     "leaky relu": lambda x: F.leaky_relu(x, 0.1),
     "sum": lambda x: x + x,
     "sum of three": lambda x: F.add(x, x, x),
@@ -377,6 +378,7 @@ TWICE = {
     "normalization": lambda x, W, b: F.batch_normalization(x, b * b + 1, b),
     "max": lambda x, W, b: F.max_pooling_2d(x * x, 2),
     "average": lambda x, W, b: F.average_pooling_2d(x * x, 2),
+    "sigmoid": lambda x, W, b: F.sigmoid(x),
     "linear": lambda x, W, b: F.linear(F.tanh(x), F.tanh(W.reshape(4, -1)[:, :1]
                                                          + np.zeros((4, 144), W.dtype))),
 }
