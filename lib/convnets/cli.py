@@ -11,7 +11,7 @@ import rechainer  # noqa: F401  must come before chainer
 import chainer  # isort: skip
 import numpy as np
 
-from . import data, inspect, models, pretrained, results, training
+from . import data, devices, inspect, models, pretrained, results, training
 from .files import read_npz, written_whole
 from .pretrained import layers, registry
 from .pretrained.compare import compare
@@ -90,7 +90,7 @@ def _add_train(commands):
     p.add_argument("--augment", action="store_true",
                    help="pad by 4, crop at random, mirror half of the images")
     p.add_argument("--seed", type=int, default=0)
-    p.add_argument("--device", default="@numpy", help="such as @numpy or @cupy:0")
+    p.add_argument("--device", default="@numpy", help="such as cpu or @cupy:0")
     p.add_argument("--out", type=Path, help="folder for log, snapshots and model.npz")
     p.add_argument("--resume", action="store_true", help="continue the run in --out")
     p.add_argument("--record", type=Path, help="write a recorded run to this JSON file")
@@ -108,7 +108,8 @@ def _train(args):
     options = {name: getattr(args, name) for name in OPTIONS}
     run = training.trainer(model, train_set, test_set, **options, seed=args.seed, out=args.out,
                            resume=args.resume, progress=not args.quiet, device=args.device)
-    run.run()
+    with devices.told_when_full(run.updater.device):
+        run.run()
     log = run.get_extension("LogReport").log
     for entry in log:
         place = (f"step {entry['iteration']:5d}" if args.every or args.iterations
@@ -122,7 +123,7 @@ def _train(args):
         results.record(args.record, command=args.command_line, seed=args.seed, curve=log,
                        options={name: getattr(args, name) for name in
                                 ("model", "data", "n_train", "n_test", "augment")} | options,
-                       device=args.device)
+                       device=run.updater.device.name)
 
 
 def _save_npz(path, model):
@@ -143,7 +144,7 @@ def _add_predict(commands):
     p.add_argument("--invert", action="store_true", help="the digit is dark on white")
     p.add_argument("--ten-crops", action="store_true", help="average over ten parts of the photo")
     p.add_argument("--top", type=int, default=5, help="how many classes to list")
-    p.add_argument("--device", default="@numpy", help="such as @numpy or @cupy:0")
+    p.add_argument("--device", default="@numpy", help="such as cpu or @cupy:0")
     p.set_defaults(run=_predict)
 
 
@@ -173,6 +174,7 @@ def _predict_digit(args):
     with Image.open(args.image) as image:
         pixels = np.asarray(image.convert("L"))
     model = load_npz(args.weights, SMALL[args.model]())
+    model.to_device(devices.get(args.device))
     (probabilities,) = model.predict(255 - pixels if args.invert else pixels)
     for digit, _, probability in registry.top(probabilities, None, args.top):
         print(f"{digit}  {probability:.4f}")

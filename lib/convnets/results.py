@@ -12,6 +12,7 @@ import rechainer
 import chainer
 import numpy as np
 
+from . import devices
 from .files import written_whole
 
 KEYS = ("command", "date", "device", "versions", "seed", "options", "curve", "final")
@@ -126,7 +127,9 @@ def describe(run):
 
 
 def _kernels(device):
-    """Say which kernels Chainer was told to use on the processor, if not its own."""
+    """Say which GPU it was, or which kernels Chainer was told to use on the processor."""
+    if device.startswith("@cupy"):
+        return f", {devices.hardware(devices.get(device))}"
     if device != "@numpy" or chainer.config.use_ideep == "never":
         return ""
     return f", use_ideep={chainer.config.use_ideep}: {rechainer.info()['parts']['oneDNN']}"

@@ -10,6 +10,7 @@ import numpy as np
 from chainer.training import Extension, Trainer, extensions, updaters
 from tqdm import tqdm
 
+from . import devices
 from .files import read_npz
 from .losses import Classifier
 
@@ -39,7 +40,8 @@ class ResumeError(RuntimeError):
 def train(model, train_set, test_set, **options):
     """Train a model and return the finished trainer; the arguments are `trainer`'s."""
     run = trainer(model, train_set, test_set, **options)
-    run.run()
+    with devices.told_when_full(run.updater.device, "a smaller batch"):
+        run.run()
     return run
 
 
@@ -89,7 +91,7 @@ def trainer(model, train_set, test_set, *, epochs=10, iterations=None, every=Non
     progress : bool
         Show a progress bar on stderr.
     device : str
-        Chainer's device name, such as ``"@numpy"`` or ``"@cupy:0"``.
+        ``"cpu"``, ``"@cupy:0"`` or another name that `convnets.devices.get` takes.
 
     Returns
     -------
@@ -100,6 +102,8 @@ def trainer(model, train_set, test_set, *, epochs=10, iterations=None, every=Non
     ------
     ValueError
         If an option is unknown or out of range.
+    DeviceError
+        If the device is not there.
     ResumeError
         If `out` holds a run already and `resume` is off, or its newest snapshot
         is damaged or was made with another model, data or other options.
@@ -118,7 +122,7 @@ def trainer(model, train_set, test_set, *, epochs=10, iterations=None, every=Non
         raise ResumeError(f"{out} holds the snapshot {found.name} of an earlier run. Continue it "
                           f"with resume=True (--resume), or choose another folder.")
     np.random.seed(seed)
-    device = chainer.get_device(device)
+    device = devices.get(device)
     device.use()
     target = Classifier(model)
     target.to_device(device)

@@ -8,7 +8,7 @@ from pathlib import Path
 import chainer
 import numpy as np
 
-from .. import models
+from .. import devices, models
 from ..files import written_whole
 from . import preprocess, registry
 from .errors import WeightsError
@@ -87,7 +87,7 @@ def load(name, weights="auto", *, device="@numpy", n_class=None, **options):
         A file, a name in the registry, or ``"auto"`` for ``"<name>/imagenet"``.
         None leaves the model untrained.
     device : str
-        Chainer's device name, such as ``"@cupy:0"``.
+        ``"cpu"``, ``"@cupy:0"`` or another name that `convnets.devices.get` takes.
     n_class : int, optional
         Default: as many as the file has. Another number gives the model a new, untrained head.
     options
@@ -102,7 +102,10 @@ def load(name, weights="auto", *, device="@numpy", n_class=None, **options):
     ------
     WeightsError
         As `load_weights`, and if there is no such network.
+    DeviceError
+        If the device is not there, or its memory is full.
     """
+    device = devices.get(device)
     if name not in ARCHITECTURES:
         raise WeightsError(f"unknown network {name!r}; there are: {', '.join(ARCHITECTURES)}")
     source = f"{name}/imagenet" if weights == "auto" else weights
@@ -115,7 +118,8 @@ def load(name, weights="auto", *, device="@numpy", n_class=None, **options):
         elif n_class not in (None, stored):
             options.setdefault("head", "new")
         model.report = _fill(model, file, registry.find(source), **options)
-    model.to_device(device)
+    with devices.told_when_full(device, "a smaller network"):
+        model.to_device(device)
     return model
 
 

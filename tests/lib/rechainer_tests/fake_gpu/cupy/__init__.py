@@ -104,7 +104,7 @@ RawKernel = ElementwiseKernel
 
 
 def get_default_memory_pool():
-    return types.SimpleNamespace()
+    return types.SimpleNamespace(used_bytes=lambda: 3 << 30, free_bytes=lambda: 1 << 30)
 
 
 get_default_pinned_memory_pool = get_default_memory_pool
@@ -112,6 +112,7 @@ get_default_pinned_memory_pool = get_default_memory_pool
 
 class Device:
     compute_capability = "90"
+    mem_info = 2 << 30, 16 << 30
 
     def __init__(self, device=0):
         self.id = int(device or 0)
@@ -169,4 +170,6 @@ cuda = _module(
     get_device_id=lambda: 0, get_current_stream=Stream,
     get_elapsed_time=lambda start, stop: stop.time - start.time)
 _module("cupy.cuda.cublas")
+_module("cupy.cuda.runtime", getDeviceCount=lambda: 1, CUDARuntimeError=RuntimeError,
+        getDeviceProperties=lambda number: {"name": b"NumPy", "totalGlobalMem": 16 << 30})
 _module("cupy.exceptions", PerformanceWarning=type("PerformanceWarning", (Warning,), {}))
