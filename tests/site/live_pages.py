@@ -86,7 +86,7 @@ def worker(browser, site, **options):
     context = browser.new_context()
     page = context.new_page()
     faults, sizes = watch(page, site), {}
-    page.on("response", lambda it: sizes.update({it.url: int(it.headers["content-length"])}))
+    page.on("response", lambda it: sizes.update(downloaded(it)))
     # Any address of the site will do; this one names no icon.
     context.route("**/favicon.ico", lambda route: route.fulfill(status=200))
     page.goto(site + "_static/live/dist/manifest.json")
@@ -94,6 +94,12 @@ def worker(browser, site, **options):
     live.faults, live.bytes = faults, sizes
     yield live
     context.close()
+
+
+def downloaded(response):
+    """{address: bytes} of what came; a question for the length of a file brings nothing."""
+    got = response.request.method == "GET"
+    return {response.url: int(response.headers["content-length"])} if got else {}
 
 
 # -- Comparison ------------------------------------------------------------------------------
