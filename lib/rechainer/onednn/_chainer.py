@@ -6,12 +6,15 @@ not offer runs again without it.
 
 import functools
 import importlib.util
+from typing import NamedTuple
 
 from rechainer._removed_modules import lent
 from rechainer.onednn import _ideep4py, _library
 from rechainer.onednn import _operations as ops
 from rechainer.onednn._arrays import zeros
 from rechainer.onednn._library import Unsupported
+
+import numpy
 
 
 def is_usable():
@@ -232,6 +235,47 @@ def with_plain_slices(ordinary):
     return forward
 
 
+#: Elements of a parameter that are updated at a time: what the rules read and write of so many
+#: stays in the processor's cache.
+PIECE = 1 << 16
+
+
+class Piece(NamedTuple):
+    """A part of a parameter as an update rule sees it."""
+
+    data: numpy.ndarray
+    grad: numpy.ndarray
+    dtype: numpy.dtype
+
+    def __setattr__(self, name, value):
+        """Ignore what ``param.data -= x`` assigns when it has changed the array."""
+
+
+def in_pieces(ordinary):
+    """Update rules: one pass through memory instead of one for each operation, the same bits."""
+
+    def update_core_cpu(self, param):
+        whole = self.state or {}
+        arrays = [param.data, param.grad, *whole.values()]
+        if not _divisible(arrays):
+            return ordinary(self, param)
+        data, grad, *states = (array.reshape(-1) for array in arrays)
+        try:
+            for i in range(0, data.size, PIECE):
+                part = slice(i, i + PIECE)
+                self._state = dict(zip(whole, (s[part] for s in states), strict=True))
+                ordinary(self, Piece(data[part], grad[part], data.dtype))
+        finally:
+            self._state = whole
+
+    return update_core_cpu
+
+
+def _divisible(arrays):
+    return (wanted(*arrays, supported_ndim=range(1, 9)) and arrays[0].size > PIECE
+            and all(a.size == arrays[0].size and a.flags.c_contiguous for a in arrays))
+
+
 def instead(method):
     """Return what replaces a method by another."""
     return lambda ordinary: method
@@ -290,6 +334,9 @@ REPLACEMENTS = {
         "Sigmoid": {"forward_cpu": with_sigmoid},
         "SigmoidGrad": {"forward_cpu": with_sigmoid_back},
     },
+    "chainer.optimizers.adam": {"AdamRule": {"update_core_cpu": in_pieces}},
+    "chainer.optimizers.momentum_sgd": {"MomentumSGDRule": {"update_core_cpu": in_pieces}},
+    "chainer.optimizers.sgd": {"SGDRule": {"update_core_cpu": in_pieces}},
     "chainer.functions.math.basic_math": {"Add": {"forward": with_addition}},
     "chainer.functions.math.sum": {"Sum": {"forward": with_channel_sums}},
     "chainer.functions.array.get_item": {"GetItemGrad": {"forward": with_plain_slices}},

@@ -5,6 +5,7 @@ page; that takes a tenth of the time of a training step. Here memory waits for t
 """
 
 import math
+import os
 import threading
 from collections import OrderedDict
 
@@ -82,6 +83,14 @@ class Pool:
 
 
 pool = Pool()
+
+
+def _unlock_in_child():
+    pool._lock = threading.RLock()    # another thread of the parent may have held it
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_unlock_in_child)
 
 
 def empty(shape, dtype):

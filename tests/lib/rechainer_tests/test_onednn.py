@@ -402,6 +402,47 @@ def test_double_backward(name):
         assert norm_of_difference(got, expected) < 1e-4
 
 
+OPTIMIZERS = ["Adam", "AMSGrad", "AdaBound", "AdamW", "MomentumSGD", "SGD", "RMSprop", "SMORMS3"]
+
+
+def trained(name, use_ideep):
+    """Return parameters and states after three updates, of more and fewer elements than a piece."""
+    rng = np.random.RandomState(21)
+    model = chainer.Chain(large=chainer.links.Linear(300, 400, initialW=rng.randn(400, 300)),
+                          small=chainer.links.Linear(3, 4, initialW=rng.randn(4, 3)))
+    optimizer = getattr(chainer.optimizers, name)().setup(model)
+    optimizer.add_hook(chainer.optimizer_hooks.WeightDecay(1e-3))
+    with chainer.using_config("use_ideep", use_ideep):
+        for _ in range(3):
+            for p in sorted(model.params(), key=lambda p: p.size):
+                p.grad = rng.randn(*p.shape).astype("f")
+            optimizer.update()
+    rules = [p.update_rule for p in model.params()]
+    return [p.array for p in model.params()] + [
+        array for rule in rules for array in (rule.state or {}).values()]
+
+
+@pytest.mark.parametrize("name", OPTIMIZERS)
+def test_updates_in_pieces_have_the_same_bits(name):
+    for got, expected in zip(trained(name, "auto"), trained(name, "never"), strict=True):
+        np.testing.assert_array_equal(got, expected)
+
+
+def test_large_parameters_are_updated_in_pieces(monkeypatch):
+    rule = chainer.optimizers.momentum_sgd.MomentumSGDRule
+    sizes = []
+    from rechainer.onednn import _chainer
+
+    make = _chainer.in_pieces(lambda self, param: sizes.append(param.data.size))
+    monkeypatch.setattr(rule, "update_core_cpu", make)
+    trained("MomentumSGD", "auto")
+    assert sizes.count(_chainer.PIECE) == sizes.count(300 * 400 - _chainer.PIECE) == 3
+    assert 300 * 400 not in sizes
+    sizes.clear()
+    trained("MomentumSGD", "never")
+    assert sizes.count(300 * 400) == 3
+
+
 def test_use_ideep_is_the_switch(monkeypatch):
     from rechainer.onednn import _operations
 
