@@ -22,6 +22,7 @@ from conftest import HTML, chromium, serve, watch
 ROOT = Path(__file__).resolve().parents[2]
 PACKAGES = ["convnets"]
 LIMIT = 300  # seconds for one cell: many times what a quiet machine needs
+WIDGET_VIEW = "application/vnd.jupyter.widget-view+json"
 NUMBER = re.compile(r"[-+]?\d+\.?\d*(?:[eE][-+]?\d+)?")
 
 # Starts a worker as a page does, keeps what it says, and answers when a cell is done.
@@ -130,9 +131,16 @@ def texts(outputs):
                 found.append((kind, output["text"]))
         elif kind == "error":
             found.append((output["ename"], output["evalue"]))
+        elif turns_frames(output["data"]):
+            found.append(("frames", "(there)"))
         else:
             found += [(mime, content(mime, data)) for mime, data in sorted(output["data"].items())]
     return found
+
+
+def turns_frames(data):
+    """Whether these are frames behind a slider: with ipywidgets, or our own in the browser."""
+    return WIDGET_VIEW in data or 'data-cv="frames"' in data.get("text/html", "")
 
 
 def content(mime, data):
