@@ -11,7 +11,7 @@ import rechainer  # noqa: F401  must come before chainer
 import chainer  # isort: skip
 import numpy as np
 
-from . import data, devices, inspect, models, pretrained, results, training
+from . import data, devices, inspect, models, precision, pretrained, results, training
 from .files import read_npz, written_whole
 from .pretrained import layers, registry
 from .pretrained.compare import compare
@@ -33,7 +33,7 @@ FETCH = {"cifar10": data.fetch_cifar10}
 
 # Of `convnets train`, handed to the trainer as they are.
 OPTIONS = ("epochs", "iterations", "every", "batch", "optimizer", "lr", "weight_decay", "schedule",
-           "shift")
+           "shift", "precision")
 
 # Distance of a converted network from the original in its own framework: rounding stays below.
 CHECKED = 1e-4
@@ -91,6 +91,8 @@ def _add_train(commands):
                    help="pad by 4, crop at random, mirror half of the images")
     p.add_argument("--seed", type=int, default=0)
     p.add_argument("--device", default="@numpy", help="such as cpu or @cupy:0")
+    p.add_argument("--precision", choices=[p for p in precision.PRECISIONS if p],
+                   help="mixed16: float16 with float32 originals of the weights")
     p.add_argument("--out", type=Path, help="folder for log, snapshots and model.npz")
     p.add_argument("--resume", action="store_true", help="continue the run in --out")
     p.add_argument("--record", type=Path, help="write a recorded run to this JSON file")

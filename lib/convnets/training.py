@@ -13,6 +13,7 @@ from tqdm import tqdm
 from . import devices
 from .files import read_npz
 from .losses import Classifier
+from .precision import PRECISIONS, Originals
 
 # name: (constructor, the attribute that holds the learning rate)
 OPTIMIZERS = {
@@ -47,7 +48,7 @@ def train(model, train_set, test_set, **options):
 
 def trainer(model, train_set, test_set, *, epochs=10, iterations=None, every=None, batch=128,
             optimizer="adam", lr=0.004, weight_decay=0.0, schedule=None, shift=0, seed=0, out=None,
-            snapshot=True, resume=False, progress=False, device="@numpy"):
+            snapshot=True, resume=False, progress=False, device="@numpy", precision=None):
     """Build a Chainer trainer with evaluation, log, snapshots and progress bar.
 
     A run that was killed at any moment continues with ``resume=True`` from its
@@ -92,6 +93,9 @@ def trainer(model, train_set, test_set, *, epochs=10, iterations=None, every=Non
         Show a progress bar on stderr.
     device : str
         ``"cpu"``, ``"@cupy:0"`` or another name that `convnets.devices.get` takes.
+    precision : str, optional
+        ``"mixed16"`` calculates in float16 with float32 originals of the weights, see
+        `convnets.precision`; the model is float32 again when the run ends.
 
     Returns
     -------
@@ -108,14 +112,15 @@ def trainer(model, train_set, test_set, *, epochs=10, iterations=None, every=Non
         If `out` holds a run already and `resume` is off, or its newest snapshot
         is damaged or was made with another model, data or other options.
     """
-    _check_options(optimizer, schedule, lr, weight_decay, epochs=epochs, batch=batch, shift=shift,
-                   iterations=iterations, every=every)
+    _check_options(optimizer, schedule, precision, lr, weight_decay, epochs=epochs, batch=batch,
+                   shift=shift, iterations=iterations, every=every)
     if resume and out is None:
         raise ValueError("resume=True (--resume) needs the folder of the run: out (--out)")
     options = {
         "model": _signature(model), "train": len(train_set), "epochs": epochs,
         "iterations": iterations, "every": every, "batch": batch, "optimizer": optimizer, "lr": lr,
         "weight_decay": weight_decay, "schedule": schedule, "shift": shift, "seed": seed,
+        "precision": precision,
     }
     found = _newest_snapshot(out) if out is not None else None
     if found and not resume:
@@ -130,16 +135,19 @@ def trainer(model, train_set, test_set, *, epochs=10, iterations=None, every=Non
     rule = rule(**{rate_name: lr}).setup(target)
     if weight_decay:
         rule.add_hook(chainer.optimizer_hooks.WeightDecay(weight_decay))
+    dtype = np.float16 if precision else np.float32
     updater = updaters.StandardUpdater(
         chainer.iterators.SerialIterator(train_set, batch), rule,
-        converter=_shifting_converter(shift), device=device)
+        converter=_shifting_converter(shift, dtype), device=device)
     length = (iterations, "iteration") if iterations else (epochs, "epoch")
     entry = (every or iterations, "iteration") if every or iterations else (1, "epoch")
     result = Trainer(updater, length, out=str(out or "."))
     steps = iterations or math.ceil(epochs * len(train_set) / batch)
     result.extend(LearningRate(rate_name, lr, SCHEDULES[schedule], steps))
     result.extend(RunState(options))
-    _extend_reports(result, target, test_set, device, entry, log=out is not None)
+    if precision:
+        result.extend(Originals(rule))
+    _extend_reports(result, target, test_set, device, dtype, entry, log=out is not None)
     if progress:
         result.extend(ProgressBar(steps))
     if out is not None:
@@ -238,9 +246,10 @@ class ProgressBar(Extension):
 LOWEST = {"epochs": 1, "iterations": 1, "every": 1, "batch": 1, "shift": 0}
 
 
-def _check_options(optimizer, schedule, lr, weight_decay, **whole):
+def _check_options(optimizer, schedule, precision, lr, weight_decay, **whole):
     for name, value, known in (("optimizer", optimizer, OPTIMIZERS),
-                               ("schedule", schedule, SCHEDULES)):
+                               ("schedule", schedule, SCHEDULES),
+                               ("precision", precision, PRECISIONS)):
         if value not in known:
             raise ValueError(f"unknown {name} {value!r}; there are: {', '.join(map(str, known))}")
     for name, value in whole.items():
@@ -261,23 +270,25 @@ def _check_options(optimizer, schedule, lr, weight_decay, **whole):
 def _signature(model):
     """Return the model's class and the shape of each parameter; None before its first call."""
     return {"class": type(model).__name__,
-            "params": {name: list(p.shape) if p.shape is not None else None
+            "params": {name: list(p.shape) if p.array is not None else None
                        for name, p in sorted(model.namedparams())}}
 
 
-def _shifting_converter(limit):
+def _shifting_converter(limit, dtype):
     @chainer.dataset.converter()
     def convert(batch, device):
         x, t = chainer.dataset.concat_examples(batch)
+        x = x.astype(dtype, copy=False)
         if limit:
             x = shift_images(x, *np.random.randint(-limit, limit + 1, 2))
         return device.send((x, t))
     return convert
 
 
-def _extend_reports(run, target, test_set, device, entry, log):
+def _extend_reports(run, target, test_set, device, dtype, entry, log):
     test_iterator = chainer.iterators.SerialIterator(test_set, 500, repeat=False, shuffle=False)
-    run.extend(extensions.Evaluator(test_iterator, target, device=device), trigger=entry)
+    run.extend(extensions.Evaluator(test_iterator, target, _shifting_converter(0, dtype), device),
+               trigger=entry)
     rate = run.get_extension("LearningRate").attribute
     run.extend(extensions.observe_value(
         "lr", lambda t: getattr(t.updater.get_optimizer("main"), rate)), trigger=entry)

@@ -21,6 +21,7 @@ from pathlib import Path
 
 import rechainer
 from convnets import devices, inspect, models, results
+from convnets.precision import LOSS_SCALE
 
 import chainer
 import chainer.functions as F
@@ -168,7 +169,8 @@ class Ours:
         self.model.to_device(device)
         self.optimizer = chainer.optimizers.MomentumSGD(lr=1e-3).setup(self.model)
         if kind == "mixed16":
-            self.optimizer.loss_scaling()
+            self.optimizer.use_fp32_update()
+            self.optimizer.loss_scaling(scale=LOSS_SCALE)
 
     def run(self):
         """Take one step, or predict once."""
