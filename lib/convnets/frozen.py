@@ -153,7 +153,7 @@ def probe(train_x, train_t, test_x, test_t, *, epochs=30, batch=100, lr=1e-3, se
     Returns
     -------
     (float, float)
-        Accuracy on the training examples, over the last tenth of the steps, and on the test
+        Accuracy on the training examples, over the last third of the steps, and on the test
         examples.
     """
     rows, others = (x.reshape(len(x), -1) for x in (train_x, test_x))
@@ -161,10 +161,10 @@ def probe(train_x, train_t, test_x, test_t, *, epochs=30, batch=100, lr=1e-3, se
     deviation[deviation == 0] = 1
     pairs = [chainer.datasets.TupleDataset((x - mean) / deviation, t)
              for x, t in ((rows, train_t), (others, test_t))]
-    every = max(1, math.ceil(epochs * len(rows) / batch) // 10)
+    every = max(1, math.ceil(epochs * len(rows) / batch) // 3)
     np.random.seed(seed)
     run = train(L.Linear(rows.shape[1], int(max(train_t.max(), test_t.max())) + 1), *pairs,
-                iterations=10 * every, every=every, batch=batch, lr=lr, schedule="cosine",
+                iterations=3 * every, every=every, batch=batch, lr=lr, schedule="cosine",
                 seed=seed)
     last = run.get_extension("LogReport").log[-1]
     return last["main/accuracy"], last["validation/main/accuracy"]
