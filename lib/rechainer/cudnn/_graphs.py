@@ -4,7 +4,6 @@ A `Convolution` says all that a plan depends on; the graph of it is built once a
 needs a device, or a description of one (`build`): so graphs are checked where no GPU is.
 """
 
-import functools
 import math
 from typing import NamedTuple
 
@@ -219,16 +218,22 @@ def fastest(plans, run):
     ----------
     plans : list of Plan
     run : callable
-        Takes a plan, runs it, and returns seconds.
+        Takes a plan, runs it, and returns how long that took.
+
+    Raises
+    ------
+    Failure
+        If none of them runs.
     """
-    best = min(plans, key=functools.partial(_shortest, run))
-    if _shortest(run, best) == math.inf:
-        raise Failure("none of the plans that cuDNN lists runs")
-    return best
+    times = [_shortest(run, plan) for plan in plans]
+    if min(times, default=math.inf) == math.inf:
+        raise Failure(f"none of the {len(plans)} plans that cuDNN lists runs; set "
+                      f"chainer.config.autotune = False to take the heuristic's choice")
+    return plans[times.index(min(times))]
 
 
 def _shortest(run, plan):
     try:
         return min(run(plan) for _ in range(RUNS))
-    except RuntimeError:
+    except (RuntimeError, frontend().cudnnGraphNotSupportedError):
         return math.inf

@@ -29,8 +29,8 @@ def on_device(python, monkeypatch):
     "convolutions_2d", "convolutions_nd", "deconvolutions", "channels_last", "pooling",
     "batch_normalization", "batch_normalization_without_running_statistics",
     "fixed_batch_normalization", "group_normalization", "activations", "softmax", "dropout",
-    "settings", "autotune", "a_whole_network", "training_steps", "recurrent_networks_keep_away",
-    "nothing_is_left_in_cupy", "errors",
+    "settings", "autotune", "autotune_without_a_plan_that_runs", "a_whole_network",
+    "training_steps", "recurrent_networks_keep_away", "nothing_is_left_in_cupy", "errors",
 ])
 def test_on_a_device_that_is_numpy(name, on_device):
     on_device(name)

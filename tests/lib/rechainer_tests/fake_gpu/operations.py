@@ -297,6 +297,19 @@ def autotune():
     assert {g.used for g in convolve()} == {"heuristic"}
 
 
+def autotune_without_a_plan_that_runs():
+    from rechainer.cudnn import _library
+
+    def fail(*arguments):
+        raise RuntimeError("out of luck")
+
+    frontend.pygraph.execute_plan_at_index = fail
+    with chainer.using_config("autotune", True):
+        text = message_of(_library.Failure, convolve)
+    assert "none of the 3 plans" in text
+    assert "autotune = False" in text
+
+
 def LeNet():
     return chainer.Sequential(
         L.Convolution2D(1, 4, 5), F.relu, lambda h: F.max_pooling_2d(h, 2, 2),
