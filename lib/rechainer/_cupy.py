@@ -64,7 +64,9 @@ def _is_useless():
 @contextlib.contextmanager
 def _quiet():
     with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message="(?is).*nccl", category=UserWarning)
+        # Pages about libraries that are missing, of which Chainer tells where it needs them.
+        warnings.filterwarnings("ignore", message="(?is).*(nccl|cudnn library could not)",
+                                category=UserWarning)
         yield
 
 
