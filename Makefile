@@ -39,11 +39,12 @@ bench: $(READY)
 lint: $(READY)
 	$(BIN)/ruff check .
 
-# Refreshes requirements.txt: one lock for Python 3.11 and newer, from the extras in lib/pyproject.toml.
+# Refreshes requirements.txt: one lock for Python 3.11 and newer, from these extras of lib/pyproject.toml.
+LOCKED := chainer onednn convnets book live test
 lock:
 	echo 'setuptools<81' >.lock-bounds
 	$(PYTHON) -m venv --clear .lock-env && .lock-env/bin/pip install -q uv
-	.lock-env/bin/uv pip compile lib/pyproject.toml --all-extras --universal --python-version 3.11 \
+	.lock-env/bin/uv pip compile lib/pyproject.toml $(LOCKED:%=--extra %) --universal --python-version 3.11 \
 	  --upgrade --generate-hashes --no-emit-index-url --no-emit-find-links --quiet \
 	  --build-constraints .lock-bounds --constraints .lock-bounds \
 	  --custom-compile-command "make lock" --output-file requirements.txt

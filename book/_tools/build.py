@@ -14,6 +14,7 @@ import time
 from contextlib import redirect_stdout
 from pathlib import Path
 
+import lite
 import live
 import yaml
 
@@ -104,6 +105,7 @@ def build(root, fresh=False):
     new = build_dir / "html.new"
     remove(new, stamp)
     live.prepare(root)  # First: pages ask whether it is there.
+    lite.prepare(root)
     result, said = sphinx(root, new)
     if result != 0:
         # A page that was read before would not warn again.
@@ -113,6 +115,7 @@ def build(root, fresh=False):
         return 1
     write_front_door(root, new)
     live.add_to_site(root, new)
+    lite.add_to_site(root, new)
     remove(out)
     new.rename(out)
     stamp.write_text(f"{frame}\n{content}\n")

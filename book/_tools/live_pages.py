@@ -14,6 +14,7 @@ import re
 import shutil
 from pathlib import Path
 
+import lite
 import nbformat
 from docutils import nodes
 
@@ -111,13 +112,25 @@ def page_data(docname, path, link):
     }
 
 
-def panel(rows):
+def notebook_link(app, docname):
+    """HTML of the link that opens a page's notebook in a new tab, where the site has that."""
+    if not lite.site(Path(app.srcdir)).is_dir():
+        return ""
+    address = "../" * docname.count("/") + lite.ADDRESS + docname
+    return (
+        f'<a class="live-button live-notebook" href="{address}.ipynb" target="_blank" '
+        f'title="JupyterLite in a new tab: about {lite.download(Path(app.srcdir)) / 1e6:.0f} MB">'
+        "Open as notebook</a>"
+    )
+
+
+def panel(rows, link=""):
     """HTML of the panel on a page that runs; `rows` are the sizes of the first download."""
     total = sum(size for _, size in rows) / 1e6
     parts = ", ".join(f"{html.escape(name)} {size / 1e6:.1f} MB" for name, size in rows)
     return (
         '<section class="live-panel" id="live" aria-label="Run this page">'
-        '<span class="live-place"></span>'
+        f'<span class="live-place"></span>{link}'
         f'<p class="live-note">It loads {total:.1f} MB, once, from this site alone: {parts}. Data '
         "sets come when a cell opens them.</p>"
         "<script>if (location.protocol === 'file:') document.getElementById('live').innerHTML ="
@@ -144,7 +157,7 @@ def mark_page(app, doctree, docname):
     notebook = read(path)
     if notebook.metadata.get("live", True):
         names = packages([cell.source for cell in code_cells(notebook)])
-        text = panel(sizes(names, *found))
+        text = panel(sizes(names, *found), notebook_link(app, docname))
         for node in doctree.findall(nodes.container):
             if node.get("nb_element") == "cell_code":
                 node["ids"].append(f"cell-{notebook.cells[node['cell_index']].id}")

@@ -12,11 +12,12 @@
 // {type: 'files', files: [{path, url | text}]}    (nothing; failed, if one cannot be had)
 //   path: relative to the notebook's folder
 
+import { forgetOthers, latest, offer, startPyodide, stored, unpacked } from './distribution.js';
+
 const site = '/lib/python3.14/site-packages/';
 const home = '/home/pyodide/';
 let folder = home;  // of the page's notebook
 const say = (type, more = {}) => postMessage({ type, ...more });
-const download = globalThis.fetch.bind(globalThis);  // Pyodide gets another one.
 let kernel, pyodide;
 
 // ---- Loading -----------------------------------------------------------------------------
@@ -31,36 +32,6 @@ function report(text) {
   say('progress', { loaded: progress.loaded, total: progress.total, text });
 }
 
-// A file of the distribution, kept in the browser's cache of this version: the second start needs
-// no network. Browsers offer that cache to safe addresses only (https, or this machine).
-async function stored(base, name, id) {
-  const url = new URL(name, base).href;
-  const cache = globalThis.caches && await caches.open(`live-${id}`).catch(() => null);
-  const found = await cache?.match(url);
-  if (found) return found;
-  const response = await download(url, { cache: cache ? 'no-store' : 'default' });
-  if (!response.ok) throw new Error(`${url}: the server answered ${response.status}`);
-  await cache?.put(url, response.clone()).catch(() => {});  // A full disk is no reason to stop.
-  return response;
-}
-
-async function forgetOthers(id) {
-  const names = await globalThis.caches?.keys().catch(() => []) ?? [];
-  await Promise.all(names.filter(n => /^live-[0-9a-f]+$/.test(n) && n !== `live-${id}`)
-    .map(n => caches.delete(n)));
-}
-
-// What changes with every version: from the server, or without a network as it was last.
-async function latest(base, name) {
-  const url = new URL(name, base).href;
-  const cache = await globalThis.caches?.open('live-latest').catch(() => null);
-  const response = await download(url, { cache: 'no-cache' }).catch(error => error);
-  if (response.ok) await cache?.put(url, response.clone()).catch(() => {});
-  const known = response.ok ? response : await cache?.match(url);
-  if (!known) throw new Error(`${url}: ${response.message ?? `status ${response.status}`}`);
-  return known.json();
-}
-
 // A Response whose bytes are counted; a packed file is unpacked on the way.
 function counted(response, name) {
   const counter = new TransformStream({
@@ -70,10 +41,7 @@ function counted(response, name) {
       controller.enqueue(chunk);
     },
   });
-  let body = response.body.pipeThrough(counter);
-  if (name.endsWith('.packed')) body = body.pipeThrough(new DecompressionStream('gzip'));
-  const type = name.includes('.wasm') ? 'application/wasm' : 'application/octet-stream';
-  return new Response(body, { headers: { 'Content-Type': type } });
+  return unpacked(response.body.pipeThrough(counter), name);
 }
 
 // A package and all that it needs, in an order in which each comes after its needs.
@@ -85,39 +53,6 @@ function closure(names, packages, found = new Set()) {
     found.add(name);
   }
   return found;
-}
-
-// Pyodide's core, each of its files by way of `load`.
-async function startPyodide(base, lock, load) {
-  // Its own loader asks for files by their plain names.
-  globalThis.fetch = (resource, options) => {
-    const url = String(resource.url ?? resource);
-    const name = url.startsWith(base) ? url.slice(base.length) : '';
-    if (name === 'pyodide.asm.wasm') return load(`${name}.packed`);
-    return name === 'python_stdlib.zip' ? load(name) : download(resource, options);
-  };
-  const { loadPyodide } = await import(`${base}pyodide.mjs`);
-  const script = await (await load('pyodide.asm.mjs.packed')).text();
-  const address = URL.createObjectURL(new Blob([script], { type: 'text/javascript' }));
-  const { default: createPyodideModule } = await import(address);
-  URL.revokeObjectURL(address);
-  try {
-    return await loadPyodide({
-      indexURL: base, lockFileContents: lock, createPyodideModule, env: { HOME: '/home/pyodide' },
-    });
-  } finally {
-    globalThis.fetch = download;
-  }
-}
-
-// Files that come from the server when they are first opened: data sets, weights, results.
-function offer(base, root, files) {
-  for (const [path, address] of Object.entries(files)) {
-    const at = path.lastIndexOf('/');
-    pyodide.FS.mkdirTree(root + path.slice(0, at));
-    pyodide.FS.createLazyFile(
-      root + path.slice(0, at), path.slice(at + 1), new URL(address, base).href, true, false);
-  }
 }
 
 // Python asks for a package in the middle of an import: only a request that waits will do.
@@ -148,8 +83,8 @@ async function start({ base, packages = [], folder: place = 'book' }) {
     report(`Unpacking ${wanted[i]}`);
     pyodide.unpackArchive(content, 'zip', { extractDir: site });
   }
-  offer(base, site, manifest.data);
-  offer(base, home, manifest.beside);
+  offer(pyodide, base, site, manifest.data);
+  offer(pyodide, base, home, manifest.beside);
   folder = `${home}${place}/`;
   pyodide.FS.mkdirTree(folder);
   pyodide.FS.chdir(folder);
