@@ -94,10 +94,14 @@ def lint():
 
 
 def library():
-    results = two_at_a_time({
-        "library": ["tests/lib", "--durations=5"],
-        "labs": ["tests/labs", "tests/notebooks", "--durations=5"],
-    })
+    rechainer, pretrained = "tests/lib/rechainer_tests", "tests/lib/pretrained"
+    parts = {
+        "labs": ["tests/labs", "tests/notebooks"],
+        "rechainer": [rechainer],
+        "pretrained weights": [pretrained],
+        "convnets": ["tests/lib", f"--ignore={rechainer}", f"--ignore={pretrained}"],
+    }
+    results = two_at_a_time({name: [*args, "--durations=3"] for name, args in parts.items()})
     return sum(results.values(), Result())
 
 
