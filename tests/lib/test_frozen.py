@@ -54,8 +54,9 @@ def test_features_are_those_of_the_model_in_test_mode(net, images):
     found = frozen.features(net, images, ["res2", "res4"], grid=None, batch=2)
     assert list(found) == ["res2", "res4"]
     for pick, maps in found.items():
-        np.testing.assert_allclose(maps, in_test_mode(net.features, images, pick), rtol=1e-5,
-                                   atol=1e-6)
+        expected = in_test_mode(net.features, images, pick)
+        # Another size of batch sums in another order: rounding goes with the largest values.
+        np.testing.assert_allclose(maps, expected, rtol=1e-5, atol=1e-6 * abs(expected).max())
     after = pretrained.transfer.model_arrays(net)   # looking at it changed no statistics
     assert all((after[name] == array).all() for name, array in before.items())
     means = frozen.features(net, images, ["res4"])["res4"]
