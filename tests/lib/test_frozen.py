@@ -49,18 +49,21 @@ def test_averages_over_a_grid(size, grid, widths):
     np.testing.assert_allclose(got, expected, rtol=1e-6)
 
 
+def close(got, expected):
+    """Another size of batch sums in another order: rounding goes with the largest values."""
+    np.testing.assert_allclose(got, expected, rtol=1e-5, atol=1e-6 * abs(expected).max())
+
+
 def test_features_are_those_of_the_model_in_test_mode(net, images):
     before = {name: array.copy() for name, array in pretrained.transfer.model_arrays(net).items()}
     found = frozen.features(net, images, ["res2", "res4"], grid=None, batch=2)
     assert list(found) == ["res2", "res4"]
     for pick, maps in found.items():
-        expected = in_test_mode(net.features, images, pick)
-        # Another size of batch sums in another order: rounding goes with the largest values.
-        np.testing.assert_allclose(maps, expected, rtol=1e-5, atol=1e-6 * abs(expected).max())
+        close(maps, in_test_mode(net.features, images, pick))
     after = pretrained.transfer.model_arrays(net)   # looking at it changed no statistics
     assert all((after[name] == array).all() for name, array in before.items())
     means = frozen.features(net, images, ["res4"])["res4"]
-    np.testing.assert_allclose(means[:, :, 0, 0], found["res4"].mean(axis=(2, 3)), rtol=1e-5)
+    close(means[:, :, 0, 0], found["res4"].mean(axis=(2, 3)))
 
 
 def test_what_follows_the_last_stage_is_not_computed(net, images):
