@@ -154,7 +154,8 @@ def differences(live, stored):
     live, stored = texts(live), texts(stored)
     kinds = [[kind for kind, _ in side] for side in (live, stored)]
     if kinds[0] != kinds[1]:
-        yield f"shows {kinds[0]}, stored are {kinds[1]}; {live[-1:]}"
+        more = [text[-300:] for kind, text in live if kind not in kinds[1]]
+        yield f"shows {kinds[0]}, stored are {kinds[1]}; {more or live[-1:]}"
         return
     for (kind, a), (_, b) in zip(live, stored, strict=True):
         if not same_text(a, b):

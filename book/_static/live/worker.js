@@ -93,8 +93,9 @@ async function start({ base, packages = [], folder: place = 'book' }) {
   const { instance } = await WebAssembly.instantiate(await product, { env: { memory } });
   report('Starting');
   kernel = pyodide.pyimport('live_kernel');
-  kernel.start(text => postMessage(JSON.parse(text)), fetchNow, base,
-    JSON.stringify(lock.packages), JSON.stringify(wanted));
+  const post = (address, length) => postMessage(JSON.parse(
+    new TextDecoder().decode(new Uint8Array(memory.buffer, address, length))));
+  kernel.start(post, fetchNow, base, JSON.stringify(lock.packages), JSON.stringify(wanted));
   if (wanted.includes('numpy')) kernel.speed_up(instance.exports.sgemm);
   await forgetOthers(manifest.id);
   say('ready', {
