@@ -21,7 +21,7 @@ class LeNet5Explorer(Widget):
     """Made by `lenet5_explorer`."""
 
     name = "lenet5_explorer"
-    label = "LeNet5 explorer: a digit to draw, the maps of every layer, the probabilities"
+    label = "LeNet5 explorer: draw a digit, see every layer"
 
     def __init__(self, weights, digits, labels, probabilities, caption, key):
         super().__init__(caption, key)
