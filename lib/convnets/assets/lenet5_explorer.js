@@ -215,8 +215,8 @@ cv.figure('lenet5_explorer', (place, {weights, digits, labels}, root) => {
   const layers = [
     row('conv1', 6, 'conv1, sigmoid: 6 maps of 24 × 24'),
     row('pool1', 6, 'max pooling: 6 of 12 × 12'),
-    row('conv2', 16, 'conv2, sigmoid: 16 maps of 8 × 8'),
-    row('pool2', 16, 'max pooling: 16 of 4 × 4'),
+    row('conv2', 8, 'conv2, sigmoid: 16 maps of 8 × 8'),
+    row('pool2', 8, 'max pooling: 16 of 4 × 4'),
     row('conv3', 40, 'conv3, sigmoid: 120 numbers'),
     row('fc4', 42, 'fc4, sigmoid: 84 numbers'),
   ];

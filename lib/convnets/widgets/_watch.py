@@ -7,8 +7,8 @@ from chainer.training import Extension
 
 from ._base import Widget
 
-WIDTH, HEIGHT = 640, 240            # of the drawing, in its own units
-LEFT, RIGHT, TOP, BOTTOM = 46, 14, 12, 34
+WIDTH, HEIGHT = 480, 220            # of the drawing, in its own units
+LEFT, RIGHT, TOP, BOTTOM = 44, 20, 12, 36
 POINTS = 400                        # more than that nobody sees
 
 
