@@ -1,4 +1,4 @@
-"""Every page that may run in the reader's browser is run there, and compared with what it stores."""
+"""Every page that may run in the reader's browser runs there, and shows what it stores."""
 
 import pytest
 from conftest import HTML
