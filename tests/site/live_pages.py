@@ -205,12 +205,12 @@ def read(path):
 
 
 def cpu_seconds():
-    """Processor time of all processes of the browser until now."""
-    times = []
+    """{process: processor time until now} of the browser."""
+    times = {}
     for process in psutil.Process().children(recursive=True):
         with suppress(psutil.NoSuchProcess):
-            times.append(sum(process.cpu_times()[:2]))  # in user mode and in the system
-    return sum(times)
+            times[process.pid] = sum(process.cpu_times()[:2])  # in user mode and in the system
+    return times
 
 
 def run_notebook(browser, site, path, context=None):
@@ -228,7 +228,7 @@ def run_notebook(browser, site, path, context=None):
                     result.problems.append(f"cell {number} ({cell.id}): {error}")
                     break
         result.total = time.monotonic() - begin
-        result.cpu = cpu_seconds() - cpu
+        result.cpu = sum(it - cpu.get(pid, 0) for pid, it in cpu_seconds().items())
         result.problems += live.faults
         result.megabytes = sum(live.bytes.values()) / 1e6
     return result

@@ -86,6 +86,7 @@ def test_a_progress_bar_moves(cell):
     assert {it["name"] for it in outputs} == {"stderr"}
     assert len(outputs) >= 4
     assert "100%" in outputs[-1]["text"] + outputs[-2]["text"]
+    assert "Warning" not in "".join(it["text"] for it in outputs)  # of a thread it cannot start
 
 
 # -- Results ---------------------------------------------------------------------------------
@@ -242,15 +243,19 @@ def test_rechainer_tells_where_it_runs(cell):
 
 
 def test_lenet5_learns_real_digits(cell):
-    """Chainer's own Trainer, SerialIterator, Evaluator, LogReport and snapshots, as natively."""
+    """Chainer's own Trainer, SerialIterator, Evaluator, LogReport and snapshots, as natively.
+
+    Chapter 4's live run: over 90 % of 500 test digits.
+    """
     code = """import convnets, chainer
 import numpy as np
 np.random.seed(0)
 train, test = convnets.data.mnist(4000, 500)
-trainer = convnets.train(convnets.models.LeNet5(), train, test, epochs=3, batch=20, out='run')
+trainer = convnets.train(convnets.models.LeNet5(), train, test, epochs=4, batch=20, lr=0.003,
+                         out='run')
 log = trainer.get_extension('LogReport').log
 print(log[-1]['validation/main/accuracy'])"""
-    assert float(cell(code)[-1]["text"]) > 0.85
+    assert float(cell(code)[-1]["text"]) > 0.9
     names = cell("import os\nprint(sorted(os.listdir('run')))")[0]["text"]
     assert "snapshot_" in names
 

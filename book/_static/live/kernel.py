@@ -23,6 +23,7 @@ import pprint
 import sys
 import time
 import traceback
+import warnings
 import zipfile
 
 SITE = os.path.dirname(__file__)
@@ -444,6 +445,8 @@ def start(post, fetch, base, compiled, packages, loaded):
     sys.stdout, sys.stderr = streams
     builtins.input, builtins.display = no_input, display
     os.environ.update(MPLBACKEND="module://live_backend", CHAINER_WARN_VERSION_MISMATCH="0")
+    # tqdm would have a thread that looks after slow bars; there are no threads here.
+    warnings.filterwarnings("ignore", "tqdm:disabling monitor support")
     sys.path.insert(0, "")
     sys.argv = [""]
     sys.meta_path += [
