@@ -134,13 +134,14 @@ def site():
     if not (ROOT / "_build/html/index.html").exists():
         print("There is no book to open: the build failed, or the step `book` was not run.")
         return Result(failed=1)
-    pages, everything = "tests/site/test_pages.py", "tests/site"
-    results = two_at_a_time(
-        {
-            "every page: errors, requests, axe, width": [pages, "--durations=3"],
-            "links, features, figures": [everything, f"--ignore={pages}", "--durations=3"],
-        }
-    )
+    pages, live = "tests/site/test_pages.py", "tests/site/test_live_pages.py"
+    results = two_at_a_time({
+        "every page that runs in the browser, run there": [live, "--durations=3"],
+        "links, features, figures, the runner": [
+            "tests/site", f"--ignore={pages}", f"--ignore={live}", "--durations=3",
+        ],
+        "every page: errors, requests, axe, width": [pages, "--durations=3"],
+    })
     return sum(results.values(), Result())
 
 

@@ -30,6 +30,7 @@ ROOT = Path(__file__).resolve().parents[2]
 PLAN = json.loads(Path(__file__).with_name("live_files.json").read_text(encoding="utf-8"))
 LOCK = "pyodide-lock.json"
 PART = {"train": 5000, "test": 1000}  # digits of MNIST that come with the first download
+FONTS = "matplotlib/fontlist.json"
 SKIP = ("*/__pycache__/*", "*.so", "*.dist-info/*", "*/tests/*", "../*")
 
 
@@ -293,11 +294,28 @@ def trimmed(path, name):
     """An official wheel without what no page needs: a third of the whole download."""
     patterns = PLAN["leave_out"]["*"] + PLAN["leave_out"].get(name, [])
     with zipfile.ZipFile(path) as wheel:
-        return zipped({
+        contents = {
             member: wheel.read(member)
             for member in wheel.namelist()
             if not any(fnmatch.fnmatch(member, pattern) for pattern in patterns)
-        })
+        }
+    if FONTS in contents:
+        contents[FONTS] = without_missing_fonts(contents)
+    return zipped(contents)
+
+
+def without_missing_fonts(contents):
+    """matplotlib's list of fonts, in which another one stands for each that was left out.
+
+    Where a file of the list is missing, matplotlib reads all fonts anew and says so in the page.
+    """
+    folder = FONTS.replace("fontlist.json", "mpl-data/")
+    fonts = json.loads(contents[FONTS])
+    for entry in fonts["ttflist"]:
+        if folder + entry["fname"] not in contents:
+            entry["fname"] = "fonts/ttf/DejaVuSans.ttf"
+    fonts["afmlist"] = [it for it in fonts["afmlist"] if folder + it["fname"] in contents]
+    return json.dumps(fonts).encode()
 
 
 def zipped(contents):

@@ -19,6 +19,10 @@ QUESTION = {"ask": "1 + 1 = `?`", "answers": [("2", "Yes."), ("3", "No.")], "cor
 
 ROWS = convnets.inspect.summary(convnets.models.LeNet5(), (2, 1, 28, 28)).as_dicts()
 
+np.random.seed(0)
+LENET5 = convnets.models.LeNet5()
+DIGITS = np.stack([x for x, _ in convnets.data.mnist(1, 2)[1][:]])
+
 MEASURED = {
     "options": {"distance": 0.01},
     "networks": [
@@ -35,6 +39,7 @@ EXAMPLES = {
     "quiz": lambda **kw: widgets.quiz([QUESTION], **kw),
     "predict": lambda **kw: widgets.predict("1 + 1?", 2, "Count.", **kw),
     "filter_playground": lambda **kw: widgets.filter_playground(np.eye(5), **kw),
+    "lenet5_explorer": lambda **kw: widgets.lenet5_explorer(LENET5, DIGITS, [7, 2], **kw),
     "shapes": lambda **kw: widgets.shapes(ROWS, **kw),
     "softmax_explorer": lambda **kw: widgets.softmax_explorer(**kw),
     "residual_path": lambda **kw: widgets.residual_path(MEASURED, **kw),
@@ -217,6 +222,12 @@ def test_shapes_do_not_explain_what_they_cannot():
         (lambda: widgets.softmax_explorer([1, 99]), "from -10 to 10"),
         (lambda: widgets.softmax_explorer([1, 2], label=2), "0 to 1; got 2"),
         (lambda: widgets.frames([figures.double_softmax()], []), "1 figures and 0 labels"),
+        (lambda: widgets.lenet5_explorer(LENET5, DIGITS, [7]), r"\(2, 1, 28, 28\) and 1 labels"),
+        (lambda: widgets.lenet5_explorer(LENET5, 2 * DIGITS, [7, 2]), "0 to 1; got 0 to 2"),
+        (lambda: widgets.lenet5_explorer(LENET5.conv1, DIGITS, [7, 2]), "no such parameter"),
+        (lambda: widgets.lenet5_explorer(convnets.models.LeNet5(26), DIGITS, [7, 2]),
+         r"fc5/W has the shape \(10, 84\); got \(26, 84\)"),
+        (lambda: widgets.loss_curve(0), "at least 1; got 0"),
     ],
 )
 def test_explorers_refuse(make, message):
@@ -270,3 +281,61 @@ def test_every_function_is_a_widget_with_its_script():
         assert isinstance(make(), Widget)
     for name in set(EXAMPLES) - {"card"}:
         assert f"cv.figure('{name}'" in asset(f"{name}.js")
+
+
+def test_lenet5_explorer_carries_all_weights_and_digits():
+    state = widgets.lenet5_explorer(LENET5, DIGITS, [7, 2]).state()
+    weights = np.frombuffer(base64.b64decode(state["weights"]), "<f4")
+    assert weights.size == LENET5.count_params() == 44_426
+    np.testing.assert_array_equal(weights[:150], LENET5.conv1.W.array.ravel())
+    np.testing.assert_array_equal(weights[-10:], LENET5.fc5.b.array)
+    digit = np.frombuffer(base64.b64decode(state["digits"][1]), np.uint8) / np.float32(255)
+    np.testing.assert_allclose(digit.reshape(28, 28), DIGITS[1, 0], rtol=0, atol=1e-7)
+
+
+def watched(curve, **options):
+    """A short run that the curve watches; what it showed, and how often it cleared the cell."""
+    shown = []
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("IPython.display.display", lambda it: shown.append(it._repr_html_()))
+        patch.setattr("IPython.display.clear_output", lambda wait: shown.append(f"clear {wait}"))
+        run = convnets.trainer(convnets.models.LeNet5(), *convnets.data.mnist(60, 20), epochs=1,
+                               batch=20, **options)
+        run.extend(curve)
+        run.run()
+    return shown
+
+
+def test_loss_curve_moves_while_the_run_goes_on():
+    curve = widgets.loss_curve(3, caption="A claim.")
+    curve.PAUSE = 0
+    shown = watched(curve)
+    assert shown[::2] == ["clear True"] * 4         # three steps and the end
+    for i, html in enumerate(shown[1:6:2], 1):
+        assert f"loss: {curve.losses[i - 1]:.2f} after {i} of 3 steps" in html
+        assert html.count('id="') == 1 and "A claim." in html
+        Page(html)
+    assert shown[-1] == shown[-3]
+
+
+def test_loss_curve_is_shown_seldom():
+    shown = watched(widgets.loss_curve(3))
+    assert shown.count("clear True") <= 3           # the first step and the end, on any machine
+
+
+def test_loss_curve_says_what_a_run_reports():
+    with pytest.raises(KeyError, match=r"no 'loss'; it reports .*main/loss"):
+        watched(widgets.loss_curve(3, observed="loss"))
+
+
+def test_loss_curve_does_not_change_what_is_learned():
+    nets = []
+    for extend in (False, True):
+        np.random.seed(0)
+        nets.append(convnets.models.LeNet5())
+        run = convnets.trainer(nets[-1], *convnets.data.mnist(60, 20), epochs=1, batch=20)
+        if extend:
+            run.extend(widgets.loss_curve(3))
+        run.run()
+    for one, other in zip(nets[0].params(), nets[1].params(), strict=True):
+        np.testing.assert_array_equal(one.array, other.array)

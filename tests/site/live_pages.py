@@ -11,12 +11,13 @@ import os
 import re
 import sys
 import time
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import date
 from pathlib import Path
 
 import nbformat
+import psutil
 from conftest import HTML, chromium, serve, watch
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -82,9 +83,13 @@ class Live:
 
 
 @contextmanager
-def worker(browser, site, **options):
-    """A `Live` with `.faults` (errors, failed requests, requests to other hosts) and `.bytes`."""
-    context = browser.new_context()
+def worker(browser, site, context=None, **options):
+    """A `Live` with `.faults` (errors, failed requests, requests to other hosts) and `.bytes`.
+
+    In a context that has run Python before it starts sooner, as for a reader who turns the page.
+    """
+    own = None if context else browser.new_context()
+    context = context or own
     page = context.new_page()
     faults, sizes = watch(page, site), {}
     page.on("response", lambda it: sizes.update(downloaded(it)))
@@ -94,7 +99,9 @@ def worker(browser, site, **options):
     live = Live(page, **options)
     live.faults, live.bytes = faults, sizes
     yield live
-    context.close()
+    page.close()
+    if own:
+        own.close()
 
 
 def downloaded(response):
@@ -154,7 +161,8 @@ def differences(live, stored):
     live, stored = texts(live), texts(stored)
     kinds = [[kind for kind, _ in side] for side in (live, stored)]
     if kinds[0] != kinds[1]:
-        yield f"shows {kinds[0]}, stored are {kinds[1]}; {live[-1:]}"
+        more = [text[-300:] for kind, text in live if kind not in kinds[1]]
+        yield f"shows {kinds[0]}, stored are {kinds[1]}; {more or live[-1:]}"
         return
     for (kind, a), (_, b) in zip(live, stored, strict=True):
         if not same_text(a, b):
@@ -181,6 +189,7 @@ class Result:
     ready: float = 0.0
     first: float = 0.0
     total: float = 0.0
+    cpu: float = 0.0
     slowest: float = 0.0
     megabytes: float = 0.0
 
@@ -195,12 +204,21 @@ def read(path):
     return nbformat.read(path, as_version=4)
 
 
-def run_notebook(browser, site, path):
-    """Run a notebook cell by cell in a new worker."""
+def cpu_seconds():
+    """{process: processor time until now} of the browser."""
+    times = {}
+    for process in psutil.Process().children(recursive=True):
+        with suppress(psutil.NoSuchProcess):
+            times[process.pid] = sum(process.cpu_times()[:2])  # in user mode and in the system
+    return times
+
+
+def run_notebook(browser, site, path, context=None):
+    """Run a notebook cell by cell in a new worker; `context` as for `worker`."""
     folder = path.parent.relative_to(ROOT).as_posix()
     result = Result(path.relative_to(ROOT))
-    begin = time.monotonic()
-    with worker(browser, site, folder=folder) as live:
+    begin, cpu = time.monotonic(), cpu_seconds()
+    with worker(browser, site, context, folder=folder) as live:
         result.ready = time.monotonic() - begin
         for number, cell in enumerate(read(path).cells, 1):
             if cell.cell_type == "code":
@@ -210,6 +228,7 @@ def run_notebook(browser, site, path):
                     result.problems.append(f"cell {number} ({cell.id}): {error}")
                     break
         result.total = time.monotonic() - begin
+        result.cpu = sum(it - cpu.get(pid, 0) for pid, it in cpu_seconds().items())
         result.problems += live.faults
         result.megabytes = sum(live.bytes.values()) / 1e6
     return result
@@ -239,15 +258,16 @@ def problems(outputs, status, cell, tags):
         yield from differences(outputs, cell.outputs)
 
 
-TITLES = "notebook", "cells", "left out", "first s", "all s", "slowest s", "MB", "outputs"
-WIDTHS = 42, 5, 8, 7, 6, 9, 5, 8
+TITLES = ("notebook", "cells", "left out", "first s", "all s", "slowest s", "CPU s", "MB",
+          "outputs")
+WIDTHS = 42, 5, 8, 7, 6, 9, 6, 5, 8
 
 
 def values(result):
     """The row of a notebook; its first result comes when the worker is ready and the cell done."""
+    seconds = result.ready + result.first, result.total, result.slowest, result.cpu
     return (
-        result.path.as_posix(), result.cells, result.skipped,
-        *(f"{it:.1f}" for it in (result.ready + result.first, result.total, result.slowest)),
+        result.path.as_posix(), result.cells, result.skipped, *(f"{it:.1f}" for it in seconds),
         f"{result.megabytes:.1f}",
         f"{len(result.problems)} differ" if result.problems else "equal",
     )  # fmt: skip
@@ -266,6 +286,7 @@ its outputs compared with the stored ones (numbers to 1e-4). Written by
 `python tests/site/live_pages.py --record`; {where}, {date}, load {load:.1f}.
 
 "first" is the time from nothing to the result of the first cell, "MB" all that was downloaded,
+"CPU s" the processor time of all the browser's processes, which a busy machine does not lengthen,
 "left out" the cells tagged `not-in-browser`.
 
 """
@@ -274,7 +295,7 @@ its outputs compared with the stored ones (numbers to 1e-4). Written by
 def record(results, browser):
     where = f"Chromium {browser.version}, {os.cpu_count()} cores"
     text = HEADING.format(where=where, date=date.today(), load=os.getloadavg()[1])
-    table = [TITLES, ["---", *["--:"] * 6, "---"], *map(values, results)]
+    table = [TITLES, ["---", *["--:"] * 7, "---"], *map(values, results)]
     RECORD.write_text(text + "".join(f"| {row(cells)} |\n" for cells in table), encoding="utf-8")
 
 

@@ -130,6 +130,18 @@ def test_data_are_not_in_the_wheel_but_beside_it():
 
 
 @here
+def test_each_font_that_matplotlib_lists_is_there():
+    """One that was left out is drawn in another: a missing file would be looked for, aloud."""
+    [path] = OFFICIAL.glob("matplotlib-*.whl")
+    with zipfile.ZipFile(io.BytesIO(live.trimmed(path, "matplotlib"))) as wheel:
+        names = set(wheel.namelist())
+        fonts = json.loads(wheel.read(live.FONTS))
+    listed = {entry["fname"] for entry in fonts["ttflist"] + fonts["afmlist"]}
+    assert {f"matplotlib/mpl-data/{name}" for name in listed} <= names
+    assert {"DejaVu Sans", "STIXGeneral"} <= {entry["name"] for entry in fonts["ttflist"]}
+
+
+@here
 def test_official_files_are_those_of_the_pinned_lock():
     assert live.sha256((OFFICIAL / live.LOCK).read_bytes()) == live.PLAN["core"][live.LOCK]
     lock = json.loads((OFFICIAL / live.LOCK).read_text())

@@ -4,8 +4,8 @@ import base64
 import json
 
 import pytest
-from conftest import HTML
-from live_pages import LiveError, live_notebooks, row, run_notebook, values, worker
+from conftest import HTML, serve
+from live_pages import LiveError, worker
 
 DIST = HTML / "_static/live/dist"
 pytestmark = [
@@ -86,6 +86,7 @@ def test_a_progress_bar_moves(cell):
     assert {it["name"] for it in outputs} == {"stderr"}
     assert len(outputs) >= 4
     assert "100%" in outputs[-1]["text"] + outputs[-2]["text"]
+    assert "Warning" not in "".join(it["text"] for it in outputs)  # of a thread it cannot start
 
 
 # -- Results ---------------------------------------------------------------------------------
@@ -242,15 +243,19 @@ def test_rechainer_tells_where_it_runs(cell):
 
 
 def test_lenet5_learns_real_digits(cell):
-    """Chainer's own Trainer, SerialIterator, Evaluator, LogReport and snapshots, as natively."""
+    """Chainer's own Trainer, SerialIterator, Evaluator, LogReport and snapshots, as natively.
+
+    Chapter 4's live run: over 90 % of 500 test digits.
+    """
     code = """import convnets, chainer
 import numpy as np
 np.random.seed(0)
 train, test = convnets.data.mnist(4000, 500)
-trainer = convnets.train(convnets.models.LeNet5(), train, test, epochs=3, batch=20, out='run')
+trainer = convnets.train(convnets.models.LeNet5(), train, test, epochs=4, batch=20, lr=0.003,
+                         out='run')
 log = trainer.get_extension('LogReport').log
 print(log[-1]['validation/main/accuracy'])"""
-    assert float(cell(code)[-1]["text"]) > 0.85
+    assert float(cell(code)[-1]["text"]) > 0.9
     names = cell("import os\nprint(sorted(os.listdir('run')))")[0]["text"]
     assert "snapshot_" in names
 
@@ -359,9 +364,29 @@ def test_a_distribution_that_is_not_there(browser, site):
         pass
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("path", live_notebooks(), ids=lambda it: f"{it.parent.name}-{it.stem}")
-def test_page(browser, site, path):
-    result = run_notebook(browser, site, path)
-    print(row(values(result)))
-    assert not result.problems, "\n".join(result.problems)
+def test_the_second_start_compiles_nothing(browser):
+    """Modules that were compiled come from the browser's own store."""
+    code = """import importlib.util, sys
+from convnets import models
+with open(importlib.util.cache_from_source(models.__file__), "rb") as file:
+    print(file.read(8)[4])"""
+    context, seen = browser.new_context(), []
+    with serve(HTML) as site:
+        for _ in range(2):
+            with worker(browser, site, context) as live:
+                seen += [it["text"] for it in live.outputs(code)[0]]
+                live.run("pass")  # it comes after the compiled modules were kept
+    context.close()
+    assert seen == ["0\n", "1\n"]  # 1: taken without a look at the source
+
+
+def test_text_above_2_gb(browser, site):
+    """Pyodide's own conversion of text gives other bytes there."""
+    code = """import numpy as np
+kept = [np.empty(2**26, np.float32) for _ in range(8)]
+texts = [f"{i:-^999}" for i in range(9000)]
+print(id(texts[-1]) > 2**31, texts[-1])"""
+    with worker(browser, site, packages=["numpy"]) as live:
+        outputs, status = live.outputs(code)
+        assert status == "ok"
+        assert "".join(it["text"] for it in outputs) == f"True {8999:-^999}\n"

@@ -15,6 +15,17 @@ export async function stored(base, name, id) {
   return response;
 }
 
+// A file of this version that the browser itself has made: as bytes, or null.
+export async function made(base, name, id) {
+  const cache = await globalThis.caches?.open(`live-${id}`).catch(() => null);
+  return (await cache?.match(new URL(name, base).href))?.arrayBuffer() ?? null;
+}
+
+export async function keepMade(base, name, id, bytes) {
+  const cache = await globalThis.caches?.open(`live-${id}`).catch(() => null);
+  await cache?.put(new URL(name, base).href, new Response(bytes)).catch(() => {});
+}
+
 export async function forgetOthers(id) {
   const names = await globalThis.caches?.keys().catch(() => []) ?? [];
   await Promise.all(names.filter(n => /^live-[0-9a-f]+$/.test(n) && n !== `live-${id}`)

@@ -9,6 +9,7 @@ import ast
 import asyncio
 import base64
 import builtins
+import glob
 import importlib
 import importlib.abc
 import importlib.util
@@ -22,6 +23,7 @@ import pprint
 import sys
 import time
 import traceback
+import warnings
 import zipfile
 
 SITE = os.path.dirname(__file__)
@@ -49,13 +51,19 @@ class StdinNotImplementedError(RuntimeError):
 
 
 class Channel:
-    """Sends messages about the cell that runs."""
+    """Sends messages about the cell that runs, by the address and the length of their bytes.
+
+    Pyodide's own way to hand over text reads other bytes when they lie above 2 GB.
+    """
+
+    HEAD = bytes.__basicsize__ - 1  # before the first byte, in CPython
 
     def __init__(self):
         self.post = self.cell = None
 
     def send(self, **message):
-        self.post(json.dumps({"id": self.cell, **message}))
+        data = json.dumps({"id": self.cell, **message}).encode()
+        self.post(id(data) + self.HEAD, len(data))
 
     def output(self, kind, **fields):
         flush()
@@ -395,16 +403,50 @@ def speed_up(sgemm):
     numeric.dot = dot
 
 
+# -- Compiled modules ------------------------------------------------------------------------
+
+
+def pack_compiled(path):
+    """Write the modules that this Python has compiled into a zip file; return how many are new.
+
+    They are marked as right whatever the date of their source (PEP 552): a version of the
+    distribution has one source, and unpacking it gives each file another date.
+    """
+    folder = sys.pycache_prefix
+    found = glob.glob(f"{folder}{SITE}/**/*.pyc", recursive=True)
+    contents = {os.path.relpath(name, folder): read(name) for name in found}
+    new = sum(content[4:8] != UNCHECKED for content in contents.values())
+    if new:
+        with zipfile.ZipFile(path, "w") as archive:
+            for name, content in contents.items():
+                archive.writestr(name, content[:4] + UNCHECKED + bytes(8) + content[16:])
+    return new
+
+
+UNCHECKED = (1).to_bytes(4, "little")  # flags after the magic number; a date and a size follow
+
+
+def read(path):
+    with open(path, "rb") as file:
+        return file.read()
+
+
 def version():
     return platform.python_version()
 
 
-def start(post, fetch, base, packages, loaded):
-    """Make this interpreter the kernel of a page; the worker calls it once."""
+def start(post, fetch, base, compiled, packages, loaded):
+    """Make this interpreter the kernel of a page; the worker calls it once.
+
+    `compiled` is the folder of compiled modules.
+    """
+    sys.pycache_prefix, sys.dont_write_bytecode = compiled.rstrip("/"), False
     channel.post = post
     sys.stdout, sys.stderr = streams
     builtins.input, builtins.display = no_input, display
     os.environ.update(MPLBACKEND="module://live_backend", CHAINER_WARN_VERSION_MISMATCH="0")
+    # tqdm would have a thread that looks after slow bars; there are no threads here.
+    warnings.filterwarnings("ignore", "tqdm:disabling monitor support")
     sys.path.insert(0, "")
     sys.argv = [""]
     sys.meta_path += [

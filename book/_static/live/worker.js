@@ -12,13 +12,18 @@
 // {type: 'files', files: [{path, url | text}]}    (nothing; failed, if one cannot be had)
 //   path: relative to the notebook's folder
 
-import { forgetOthers, latest, offer, startPyodide, stored, unpacked } from './distribution.js';
+import {
+  forgetOthers, keepMade, latest, made, offer, startPyodide, stored, unpacked,
+} from './distribution.js';
 
 const site = '/lib/python3.14/site-packages/';
 const home = '/home/pyodide/';
 let folder = home;  // of the page's notebook
 const say = (type, more = {}) => postMessage({ type, ...more });
-let kernel, pyodide;
+// What Python compiles once, for the next start: most of the time of an import.
+const COMPILED = 'compiled.zip';
+const compiledFolder = '/var/compiled/';
+let kernel, pyodide, keepCompiled;
 
 // ---- Loading -----------------------------------------------------------------------------
 
@@ -83,6 +88,15 @@ async function start({ base, packages = [], folder: place = 'book' }) {
     report(`Unpacking ${wanted[i]}`);
     pyodide.unpackArchive(content, 'zip', { extractDir: site });
   }
+  const compiled = await made(base, COMPILED, manifest.id);
+  pyodide.FS.mkdirTree(compiledFolder);
+  if (compiled) pyodide.unpackArchive(compiled, 'zip', { extractDir: compiledFolder });
+  keepCompiled = async () => {
+    keepCompiled = null;
+    if (!kernel.pack_compiled(`/tmp/${COMPILED}`)) return;
+    await keepMade(base, COMPILED, manifest.id, pyodide.FS.readFile(`/tmp/${COMPILED}`));
+    pyodide.FS.unlink(`/tmp/${COMPILED}`);
+  };
   offer(pyodide, base, site, manifest.data);
   offer(pyodide, base, home, manifest.beside);
   folder = `${home}${place}/`;
@@ -93,7 +107,9 @@ async function start({ base, packages = [], folder: place = 'book' }) {
   const { instance } = await WebAssembly.instantiate(await product, { env: { memory } });
   report('Starting');
   kernel = pyodide.pyimport('live_kernel');
-  kernel.start(text => postMessage(JSON.parse(text)), fetchNow, base,
+  const post = (address, length) => postMessage(JSON.parse(
+    new TextDecoder().decode(new Uint8Array(memory.buffer, address, length))));
+  kernel.start(post, fetchNow, base, compiledFolder,
     JSON.stringify(lock.packages), JSON.stringify(wanted));
   if (wanted.includes('numpy')) kernel.speed_up(instance.exports.sgemm);
   await forgetOthers(manifest.id);
@@ -108,6 +124,7 @@ async function run({ id, code, name }) {
   const begin = performance.now();
   const status = await kernel.run(id, code, name ?? `cell ${id}`);
   say('done', { id, status, seconds: (performance.now() - begin) / 1000 });
+  await keepCompiled?.();
 }
 
 async function files({ files }) {

@@ -1,0 +1,29 @@
+"""Every page that may run in the reader's browser runs there, and shows what it stores."""
+
+import pytest
+from conftest import HTML
+from live_pages import live_notebooks, row, run_notebook, values
+
+pytestmark = [
+    pytest.mark.site,
+    pytest.mark.slow,
+    pytest.mark.skipif(
+        not (HTML / "_static/live/dist/manifest.json").exists(),
+        reason="the book was built without live code (see what the build said)",
+    ),
+]
+
+
+@pytest.fixture(scope="module")
+def reader(browser):
+    """The browser of somebody who goes from page to page: what one has loaded serves the next."""
+    context = browser.new_context()
+    yield context
+    context.close()
+
+
+@pytest.mark.parametrize("path", live_notebooks(), ids=lambda it: f"{it.parent.name}-{it.stem}")
+def test_page(browser, site, reader, path):
+    result = run_notebook(browser, site, path, reader)
+    print(row(values(result)))
+    assert not result.problems, "\n".join(result.problems)
