@@ -95,7 +95,8 @@ class Convolution:
     @functools.cached_property
     def _backward_data(self):
         description = Description("convolution_backward_data", DIRECT, self.x, self.any_w, self.y,
-                                  *self.geometry, self.hint)
+                                  *self.geometry, self.hint,
+                                  skip=int(self.x_shape[1] < FEW_CHANNELS))
         primitive = Primitive(description, diff_src=self.x, weights=None, diff_dst=self.y)
         return primitive, Weights(self, description)
 
@@ -175,6 +176,10 @@ class Weights:
 
 
 DIRECT = ALGORITHMS["convolution_direct"]
+
+#: To maps of fewer channels than a vector holds, oneDNN's second choice takes 0.5 to 0.8 of the
+#: time of its first (LeNet5, `tests/bench`).
+FEW_CHANNELS = 8
 
 convolution = per_thread(Convolution)
 
