@@ -599,3 +599,37 @@ def test_openblas_gets_its_threads_back():
     with threads, threads:
         assert threads._get() == 1
     assert threads._get() == before
+
+
+def losses_on(device):
+    np.random.seed(0)
+    model = models.LeNet5()
+    model.to_device(device)
+    assert str(model.device) == device
+    rng = np.random.RandomState(1)
+    x, t = model.device.send((rng.rand(4, *model.in_shape).astype("f"), np.arange(4, dtype="i")))
+    optimizer = chainer.optimizers.Adam().setup(model)
+    losses = []
+    with chainer.using_config("use_ideep", "auto"):
+        for _ in range(3):
+            loss = F.softmax_cross_entropy(model.logits(x), t)
+            model.cleargrads()
+            loss.backward()
+            optimizer.update()
+            losses.append(float(loss.array))
+    model.to_cpu()
+    assert str(model.device) == "@numpy"
+    return losses
+
+
+def test_the_device_of_ideep_trains_alike():
+    assert losses_on("@intel64") == losses_on("@numpy")
+
+
+def test_variables_go_to_ideep_and_back():
+    x = chainer.Variable(np.arange(24, dtype="f").reshape(1, 2, 3, 4))
+    x.to_intel64()
+    assert str(x.device) == "@intel64"
+    np.testing.assert_array_equal(F.relu(x).array, x.array)
+    x.to_cpu()
+    assert str(x.device) == "@numpy"
