@@ -617,7 +617,7 @@ def losses_on(device):
             loss.backward()
             optimizer.update()
             losses.append(float(loss.array))
-    model.to_cpu()
+    model.to_device("@numpy")
     assert str(model.device) == "@numpy"
     return losses
 
