@@ -147,7 +147,10 @@ class Optimized(ImageClassifier, chainer.Link):
         if backend.get_device_from_array(getattr(x, "array", x)) != self.device:
             raise ValueError(f"the model was optimized on {self.device}: send images there, or "
                              f"optimize the original after to_device")
-        return Inference(self, pick).apply((x,))[0]
+        if chainer.config.enable_backprop or chainer.get_function_hooks():
+            return Inference(self, pick).apply((x,))[0]
+        x = getattr(x, "array", x)       # no one asks for a graph: a small network waits less
+        return chainer.Variable(self.plan(x, pick)(x), requires_grad=False)
 
     def plan(self, x, pick):
         """Return the function that computes the output from images like `x`."""

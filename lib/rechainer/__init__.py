@@ -10,6 +10,7 @@ module a seam:
 ``_removed_modules``        ``pkg_resources`` and ``numpy.distutils``, lent to Chainer only
 ``_caffe``                  Caffe's message classes, built by today's protobuf
 ``_processes``              Python without processes (WebAssembly); spawned children
+``_shortcuts``              less to ask about arrays that are all NumPy's
 ``_cupy``                   CuPy's moved names; no import of CuPy without a graphics driver
 ``cudnn``                   cuDNN 9 in place of ``cupy.cudnn``, which CuPy 14 removed
 ``onednn``                  oneDNN in place of ideep4py, where ``use_ideep`` asks for it
@@ -35,6 +36,7 @@ from rechainer import (
     _numpy_names,
     _processes,
     _removed_modules,
+    _shortcuts,
     cudnn,
     onednn,
 )
@@ -60,6 +62,7 @@ def _activate():
         | _numpy_behaviour.SEAMS
         | _caffe.SEAMS
         | _processes.SEAMS
+        | _shortcuts.SEAMS
         | _cupy.SEAMS
         | cudnn.SEAMS
         | onednn.SEAMS

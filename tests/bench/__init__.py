@@ -13,5 +13,6 @@ compared. No test depends on a time.
 ``worker``       the process of one contestant
 ``race``         contestants in turn: medians, memory
 ``table``        a row as text
+``roofline``     each layer by itself, for the book
 ===============  ==================================================================
 """

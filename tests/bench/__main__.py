@@ -4,12 +4,13 @@ import argparse
 import importlib.metadata
 import os
 import sys
+from pathlib import Path
 
 import rechainer
 from convnets import results
 
 from . import table
-from .cases import CASES, NETWORKS
+from .cases import CASES, NETWORKS, Case
 from .race import race
 
 #: Versions that a record keeps beside those of every record.
@@ -19,15 +20,16 @@ DISTRIBUTIONS = ("torch", "onnxruntime")
 def main():
     options = parse()
     cases = [c for c in CASES if c.network in options.only and c.work in options.work]
-    load = [os.getloadavg()[0]]
     print(rechainer.info(), "\n\n", table.HEADING, sep="")
     rows = []
     for threads in options.threads:
         for case in cases:
             rows += (found := race(case, threads, options.rounds, progress))
             print(table.text(found), flush=True)
-    if options.record:
-        record(options, rows, [*load, os.getloadavg()[0]])
+            for row in found:
+                row["load"] = round(os.getloadavg()[0], 2)
+            if options.record:    # what there is, even if the rest is interrupted
+                record(options, rows)
 
 
 def parse():
@@ -38,7 +40,8 @@ def parse():
                         default=["inference", "training"])
     parser.add_argument("--threads", nargs="+", type=int, default=sorted({1, min(2, cores)}))
     parser.add_argument("--rounds", type=int, default=5, help="turns of each contestant")
-    parser.add_argument("--record", metavar="FILE", help="write the table as a recorded run")
+    parser.add_argument("--record", metavar="FILE",
+                        help="write the table as a recorded run; other cases in it are kept")
     return parser.parse_args()
 
 
@@ -48,13 +51,31 @@ def progress(text):
         print(f"\r\033[K{text}", end="\r", file=sys.stderr, flush=True)
 
 
-def record(options, rows, load):
+def record(options, rows):
+    """Write a recorded run; what it has of other cases stays, with the commands that made it."""
+    command, kept = " ".join(["python -m tests.bench", *sys.argv[1:]]), []
+    commands = [command]
+    if Path(options.record).exists():
+        before = results.load(options.record)
+        measured = {case_of(row) for row in rows}
+        kept = [row for row in before["curve"] if case_of(row) not in measured]
+        commands = [*(c for c in before["options"]["commands"] if c != command), command]
     results.record(
-        options.record, command=" ".join(["python -m tests.bench", *sys.argv[1:]]), seed=0,
-        options={"rounds": options.rounds, "threads": options.threads,
-                 "load": [round(x, 2) for x in load],
+        options.record, command=command, seed=0,
+        options={"commands": commands, "rounds": options.rounds,
                  "oneDNN": rechainer.info()["parts"]["oneDNN"], **versions()},
-        curve=rows)
+        curve=sorted(kept + rows, key=lambda row: order(case_of(row))))
+
+
+def case_of(row):
+    """Return a row's case and its threads."""
+    return Case(row["network"], row["work"], row["batch"]), row["threads"]
+
+
+def order(key):
+    """Return where a case stands in the table."""
+    case, threads = key
+    return threads, CASES.index(case)
 
 
 def versions():

@@ -2,8 +2,11 @@
 
 from .engines import ENGINES, REFERENCE
 
-HEADING = (f"{'':24s}{'ms':>10s}{'ratio':>8s}{'memory':>10s}{'GFLOP/s':>9s}{'of peak':>9s}"
-           f"     (ratio to {ENGINES[REFERENCE].title}; peak: oneDNN's convolution)")
+HEADING = (f"{'':24s}{'ms':>10s}{'ratio':>8s}{'CPU ms':>10s}{'ratio':>8s}{'memory':>10s}"
+           f"{'GFLOP/s':>9s}{'of peak':>9s}\n"
+           f"ms: median by the clock; CPU ms: least time of the processor, all threads together;\n"
+           f"ratio: to {ENGINES[REFERENCE].title}; GFLOP/s and peak (oneDNN's convolution): by CPU "
+           f"ms, so for each thread")
 
 
 def text(rows):
@@ -20,7 +23,9 @@ def text(rows):
 
 
 def _numbers(row):
-    ratio = "-" if row["ratio"] is None else f"{row['ratio']:.2f}"
+    ratio, cpu_ratio = ("-" if row[key] is None else f"{row[key]:.2f}"
+                        for key in ("ratio", "cpu_ratio"))
     share = "-" if row["share_of_peak"] is None else f"{row['share_of_peak']:.0%}"
-    return (f"{row['ms']:10.2f}{ratio:>8s}{row['peak_mb']:7d} MB{row['gflops']:9.1f}"
+    return (f"{row['ms']:10.2f}{ratio:>8s}{row['cpu_ms']:10.2f}{cpu_ratio:>8s}"
+            f"{row['peak_mb']:7d} MB{row['gflops']:9.1f}"
             f"{share:>9s}")

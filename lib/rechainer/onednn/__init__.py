@@ -12,6 +12,7 @@ an order that NumPy's functions keep. float32 maps go to oneDNN, everything else
 ``_library``        the C library: where it is, its functions
 ``_primitives``     its objects, and a cache of them
 ``_arrays``         the order of arrays in memory
+``_products``       weight gradients by NumPy's BLAS, in oneDNN's threads
 ``_operations``     the operations, on arrays
 ``_ideep4py``       ideep4py's names for them
 ``_chainer``        Chainer's methods that need more than that

@@ -44,10 +44,16 @@ def inputs_all_ready(inputs, supported_ndim=(2, 4)):
 
 
 def wanted(*inputs, supported_ndim=(4,)):
-    """Tell whether ``use_ideep`` asks for oneDNN and it takes these arrays."""
+    """Tell whether ``use_ideep`` asks for oneDNN and it takes these arrays.
+
+    A value that is none of Chainer's is no error here: functions that are asked in its stead do
+    not look at it in stock Chainer.
+    """
+    import chainer
     from chainer.backends import intel64
 
-    return intel64.should_use_ideep(">=auto") and inputs_all_ready(inputs, supported_ndim)
+    return (chainer.config.use_ideep in ("auto", "always") and intel64.is_ideep_available()
+            and inputs_all_ready(inputs, supported_ndim))
 
 
 def with_retreat(method):

@@ -87,6 +87,7 @@ _DECLARATIONS = {
     "dnnl_post_ops_append_binary": (HANDLE, c_int, HANDLE),
     "dnnl_post_ops_append_eltwise": (HANDLE, c_int, c_float, c_float),
     "dnnl_primitive_desc_query_md": (HANDLE, c_int, c_int),
+    "dnnl_primitive_desc_next_impl": (HANDLE,),
     "dnnl_primitive_desc_destroy": (HANDLE,),
     "dnnl_primitive_create": (POINTER(HANDLE), HANDLE),
     "dnnl_primitive_execute": (HANDLE, HANDLE, c_int, POINTER(Argument)),

@@ -1,5 +1,6 @@
 """oneDNN's objects: memory descriptors, primitives that run on NumPy arrays, a cache of them."""
 
+import contextlib
 import ctypes
 import functools
 import os
@@ -160,6 +161,8 @@ class Description:
         That function's arguments between the engine and the attributes (of a reorder: before
         the attributes); objects with a ``handle`` stand for it.
     post_ops : PostOps, optional
+    skip : int
+        Implementations to pass over, if there are as many more; they come in oneDNN's order.
 
     Raises
     ------
@@ -167,7 +170,7 @@ class Description:
         If oneDNN has no implementation.
     """
 
-    def __init__(self, kind, *settings, post_ops=None):
+    def __init__(self, kind, *settings, post_ops=None, skip=0):
         self.handle = HANDLE()
         library = _library.load()
         create = getattr(library, f"dnnl_{kind}_primitive_desc_create")
@@ -175,6 +178,9 @@ class Description:
             settings = (engine(), *settings)
         create(byref(self.handle), *(getattr(s, "handle", s) for s in (*settings, post_ops)))
         weakref.finalize(self, library.dnnl_primitive_desc_destroy, self.handle).atexit = False
+        with contextlib.suppress(_library.Unsupported):  # the last one stays
+            for _ in range(skip):
+                library.dnnl_primitive_desc_next_impl(self.handle)
 
     def layout(self, name):
         """Return the layout chosen for an argument of `QUERIES`; the description owns it."""

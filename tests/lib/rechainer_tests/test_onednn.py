@@ -5,6 +5,7 @@ import os
 import rechainer
 from convnets import models
 from convnets.losses import Classifier
+from rechainer.onednn import _products
 
 import chainer
 import chainer.functions as F
@@ -549,3 +550,86 @@ def test_switched_off_by_an_empty_variable(python, monkeypatch):
             y = chainer.functions.relu(np.ones((1, 2, 3, 4), "f"))
         assert y.array.flags.c_contiguous
     """)
+
+
+#: Settings of convolutions whose weight gradients are matrix products.
+BY_PRODUCTS = {
+    "1x1": {}, "1x1 strided": {"stride": (2, 3)}, "same": {"ksize": 3, "pad": 1},
+    "dilated": {"ksize": 3, "pad": 2, "dilate": 2}, "no border": {"ksize": 2},
+    "wide border": {"ksize": (3, 2), "pad": (2, 1)},
+    "covering all": {"ksize": 3, "pad": 1, "cover_all": True},
+    "several groups of images": {"ksize": 3, "pad": 1, "size": (60, 50)},
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", BY_PRODUCTS)
+@pytest.mark.parametrize("n", [1, 3])
+def test_weight_gradients_by_products(name, n):
+    settings = dict(BY_PRODUCTS[name])
+    rng, size = np.random.RandomState(0), settings.pop("size", (23, 19))
+    ksize = settings.pop("ksize", 1)
+    window = ksize if isinstance(ksize, tuple) else (ksize, ksize)
+    x, W = rng.randn(n, 16, *size), rng.randn(24, 16, *window)
+    asked = []
+
+    def convolution(x, W):
+        y = F.convolution_2d(x, W, **settings)
+        asked.append((x.shape, W.shape, y.shape, y.creator))
+        return y
+
+    compare(convolution, [x, W])
+    *shapes, node = asked[0]
+    assert _products.is_better(*shapes, (node.sy, node.sx), (node.ph, node.pw),
+                               (node.dy, node.dx)) == (_products.one_thread() is not None)
+
+
+def test_products_in_threads_report_errors_and_meet_all_parts():
+    seen = []
+    _products.in_threads(lambda part: seen.extend(range(part.start, part.stop)), 7)
+    assert sorted(seen) == list(range(7))
+    with pytest.raises(ZeroDivisionError):
+        _products.in_threads(lambda part: 1 / 0, 7)
+
+
+def test_openblas_gets_its_threads_back():
+    threads = _products.one_thread()
+    if threads is None:
+        pytest.skip("NumPy's BLAS is no OpenBLAS")
+    before = threads._get()
+    with threads, threads:
+        assert threads._get() == 1
+    assert threads._get() == before
+
+
+def losses_on(device):
+    np.random.seed(0)
+    model = models.LeNet5()
+    model.to_device(device)
+    assert str(model.device) == device
+    rng = np.random.RandomState(1)
+    x, t = model.device.send((rng.rand(4, *model.in_shape).astype("f"), np.arange(4, dtype="i")))
+    optimizer = chainer.optimizers.Adam().setup(model)
+    losses = []
+    with chainer.using_config("use_ideep", "auto"):
+        for _ in range(3):
+            loss = F.softmax_cross_entropy(model.logits(x), t)
+            model.cleargrads()
+            loss.backward()
+            optimizer.update()
+            losses.append(float(loss.array))
+    model.to_device("@numpy")
+    assert str(model.device) == "@numpy"
+    return losses
+
+
+def test_the_device_of_ideep_trains_alike():
+    assert losses_on("@intel64") == losses_on("@numpy")
+
+
+def test_variables_go_to_ideep_and_back():
+    x = chainer.Variable(np.arange(24, dtype="f").reshape(1, 2, 3, 4))
+    x.to_intel64()
+    assert str(x.device) == "@intel64"
+    np.testing.assert_array_equal(F.relu(x).array, x.array)
+    x.to_cpu()
+    assert str(x.device) == "@numpy"
