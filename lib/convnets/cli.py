@@ -35,6 +35,9 @@ FETCH = {"cifar10": data.fetch_cifar10}
 OPTIONS = ("epochs", "iterations", "every", "batch", "optimizer", "lr", "weight_decay", "schedule",
            "shift", "precision")
 
+# The same, but no part of what a run is: they change how it is calculated.
+WAYS = "channels_last", "fused", "cuda_graph", "prefetch"
+
 # Distance of a converted network from the original in its own framework: rounding stays below.
 CHECKED = 1e-4
 
@@ -93,6 +96,8 @@ def _add_train(commands):
     p.add_argument("--device", default="@numpy", help="such as cpu or @cupy:0")
     p.add_argument("--precision", choices=[p for p in precision.PRECISIONS if p],
                    help="mixed16: float16 with float32 originals of the weights")
+    p.add_argument("--channels-last", action="store_true",
+                   help="train a residual network of bottlenecks in cuDNN's layout, on a GPU")
     p.add_argument("--fused", action="store_true", help="update all parameters by one kernel")
     p.add_argument("--cuda-graph", action="store_true",
                    help="record the step of a GPU once, then launch it as a whole; with --fused")
@@ -115,7 +120,7 @@ def _train(args):
     options = {name: getattr(args, name) for name in OPTIONS}
     run = training.trainer(model, train_set, test_set, **options, seed=args.seed, out=args.out,
                            resume=args.resume, progress=not args.quiet, device=args.device,
-                           fused=args.fused, cuda_graph=args.cuda_graph, prefetch=args.prefetch)
+                           **{name: getattr(args, name) for name in WAYS})
     with devices.told_when_full(run.updater.device):
         run.run()
     log = run.get_extension("LogReport").log

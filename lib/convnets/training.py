@@ -15,6 +15,7 @@ from .cuda_graphs import GraphStep
 from .feed import Feed
 from .files import read_npz
 from .fused import Fused
+from .layouts import use_channels_last
 from .losses import Classifier
 from .precision import PRECISIONS, Originals
 
@@ -52,7 +53,7 @@ def train(model, train_set, test_set, **options):
 def trainer(model, train_set, test_set, *, epochs=10, iterations=None, every=None, batch=128,
             optimizer="adam", lr=0.004, weight_decay=0.0, schedule=None, shift=0, seed=0, out=None,
             snapshot=True, resume=False, progress=False, device="@numpy", precision=None,
-            fused=False, cuda_graph=False, prefetch=False):
+            channels_last=False, fused=False, cuda_graph=False, prefetch=False):
     """Build a Chainer trainer with evaluation, log, snapshots and progress bar.
 
     A run that was killed at any moment continues with ``resume=True`` from its
@@ -101,6 +102,8 @@ def trainer(model, train_set, test_set, *, epochs=10, iterations=None, every=Non
     precision : str, optional
         ``"mixed16"`` calculates in float16 with float32 originals of the weights, see
         `convnets.precision`; the model is float32 again when the run ends.
+    channels_last : bool
+        Train a ResNet50, 101 or 152 on a GPU in cuDNN's layout, see `convnets.layouts`.
     fused : bool
         Update all parameters by one kernel, see `convnets.fused`: the same numbers, bit for
         bit on the processor.
@@ -143,6 +146,8 @@ def trainer(model, train_set, test_set, *, epochs=10, iterations=None, every=Non
     device = devices.get(device)
     device.use()
     devices.seed(device, seed)
+    if channels_last:
+        use_channels_last(model, device)
     target = Classifier(model)
     target.to_device(device)
     rule, rate_name = OPTIMIZERS[optimizer]

@@ -15,6 +15,7 @@ from rechainer import _cupy, cudnn
 from rechainer.cudnn import _constants, _graphs, _library
 
 import chainer
+import numpy
 import pytest
 from chainer.utils.conv import get_conv_outsize
 
@@ -33,7 +34,9 @@ H200 = {
 SYMBOLS = ("cuGetErrorString cuModuleGetFunction cuModuleLoadData cuModuleUnload "
            "cuTensorMapEncodeIm2col cuTensorMapEncodeTiled")
 WORKSPACE = 256 * 2**20
-SETTINGS = [("float32", False), ("float16", False), ("float16", True), ("bfloat16", True)]
+#: Type, and whether the channels are last.
+SETTINGS = [("float32", False), ("float32", True), ("float16", False), ("float16", True),
+            ("bfloat16", True)]
 
 pytestmark = pytest.mark.skipif(
     not cudnn.is_usable(), reason=f"cuDNN or its frontend: {cudnn.status()}")
@@ -56,14 +59,28 @@ def device(tmp_path_factory):
     return _library.frontend().create_device_properties(json.dumps(H200))
 
 
-def convolutions(model, size):
+class Convolutions(chainer.LinkHook):
+    """Collects the distinct convolutions that a model runs, and the images that each is given."""
+
+    name = "Convolutions"
+
+    def __init__(self):
+        self.found = {}
+
+    def forward_preprocess(self, args):
+        link = args.link
+        if isinstance(link, chainer.links.Convolution2D):
+            _, c, *size = args.args[0].shape
+            key = c, link.out_channels, link.ksize, link.stride, link.pad, *size
+            self.found.setdefault(key, (link, size[0]))
+
+
+def convolutions(model):
     """Return the distinct (link, height and width of its input) of a model's convolutions."""
-    found = {}
-    links = [link for link in model.links() if isinstance(link, chainer.links.Convolution2D)]
-    for link in links:
-        key = link.in_channels, link.out_channels, link.ksize, link.stride, link.pad
-        found.setdefault(key, link)
-    return [(link, size) for link in found.values()]
+    x = numpy.zeros((1, *model.in_shape), "f")
+    with Convolutions() as hook, chainer.using_config("train", False), chainer.no_backprop_mode():
+        model(x)
+    return list(hook.found.values())
 
 
 def described(link, size, kind, dtype, channels_last, batch=8, **options):
@@ -83,15 +100,20 @@ def described(link, size, kind, dtype, channels_last, batch=8, **options):
         link.dilate, autotune=False, **options)
 
 
-@pytest.mark.parametrize("name, size", [("LeNet5", 14), ("VGG16", 28), ("ResNet50", 28),
-                                        ("ResNet56", 32)])
-def test_every_convolution_has_a_plan_for_an_h200(name, size, device):
-    found = convolutions(getattr(models, name)(), size)
-    assert found
+#: Network, images in a minibatch, distinct convolutions of it.
+NETWORKS = [("LeNet5", 128, 3), ("VGG16", 128, 9), ("ResNet50", 128, 20), ("ResNet152", 64, 20),
+            ("ResNet56", 128, 6)]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name, batch, count", NETWORKS)
+def test_every_convolution_has_a_plan_for_an_h200(name, batch, count, device):
+    found = convolutions(getattr(models, name)())
+    assert len(found) == count
     for link, height in found:
         for kind in ("forward", "data", "filter"):
             for dtype, channels_last in SETTINGS:
-                convolution = described(link, height, kind, dtype, channels_last)
+                convolution = described(link, height, kind, dtype, channels_last, batch)
                 graph = _graphs.build(convolution, device_property=device)
                 plan = _graphs.Plan(graph)
                 assert 0 <= plan.workspace <= WORKSPACE, _graphs.describe(convolution)

@@ -20,6 +20,7 @@ FAKE = Path(__file__).with_name("fake_gpu")
     "minibatches_of_another_size_take_the_ordinary_way",
     "the_fused_optimizer",
     "data_sent_ahead",
+    "channels_last",
     "a_killed_run_continues_bit_for_bit",
     "errors",
 ])
@@ -30,6 +31,7 @@ def test_on_a_device_that_is_numpy(name, python, monkeypatch):
 
 
 @pytest.mark.parametrize(("option", "message"), [
+    ("channels_last", r"channels_last=True \(--channels-last\) is a layout of cuDNN's, for a GPU"),
     ("cuda_graph", r"cuda_graph=True \(--cuda-graph\) records the work of a GPU; @numpy is none"),
     ("prefetch", r"prefetch=True \(--prefetch\) sends data to a GPU; @numpy is none"),
 ])

@@ -6,13 +6,14 @@ import fake_device  # noqa: F401  before Chainer
 
 # isort: split
 import convnets
-from convnets import cuda_graphs, data, devices, losses, training
+from convnets import cuda_graphs, data, devices, losses, models, training
 from convnets.fused import Fused
 
 import capture
 import chainer
 import chainer.functions as F
 import chainer.links as L
+import cudnn as frontend
 import cupy
 import numpy as np
 
@@ -149,6 +150,38 @@ def data_sent_ahead():
         assert got[1] == expected[1]
 
 
+class Photos(chainer.datasets.TupleDataset):
+    """Coloured noise, 36 x 36, of ten classes."""
+
+    def __init__(self, n):
+        rng = np.random.RandomState(5)
+        super().__init__(rng.rand(n, 3, 36, 36).astype("f"), rng.randint(0, 10, n).astype("i"))
+
+
+def residual():
+    np.random.seed(1)
+    return models.ResNet([1, 1, 1, 1], 10, width=1 / 16)
+
+
+def channels_last():
+    options = {**OPTIONS, "optimizer": "momentum", "lr": 0.02, "batch": 8, "shift": 0}
+    found, used = [], []
+    for way in ({}, {"channels_last": True}, {"channels_last": True, "cuda_graph": True}):
+        model, before = residual(), len(frontend.built)
+        run = convnets.train(model, Photos(20), Photos(10), **options, **way)
+        found.append((arrays(model), log(run)))
+        used.append(sum(is_channels_last(t) for g in frontend.built[before:] for t in g.tensors))
+    assert used[0] == 0 < used[1], used
+    assert used[2] == 0, "the plans are kept"
+    close(found[1], found[0], 2e-4)
+    close(found[2], found[1], 2e-5)
+
+
+def is_channels_last(tensor):
+    dim, stride = tensor.settings["dim"], tensor.settings["stride"]
+    return dim[1] > 1 and dim[2] * dim[3] > 1 and stride[1] == 1
+
+
 def a_killed_run_continues_bit_for_bit():
     ways = [{}, {"fused": True}, {"prefetch": True}, {"cuda_graph": True, "prefetch": True},
             {"cuda_graph": True, "precision": "mixed16", "optimizer": "momentum"}]
@@ -200,3 +233,6 @@ def errors():
                                  chainer.get_device("@cupy:0"))
     steps = reported(smoothed, step.update, [8] * (cuda_graphs.WARM_UP + 1))
     message_of(cuda_graphs.GraphError, list, steps)
+    for model in (models.LeNet5(), models.ResNet20(), models.ResNet50(stem_bias=True)):
+        text = message_of(ValueError, trained, model, channels_last=True)
+        assert f"without stem_bias; {type(model).__name__} has" in text
