@@ -21,6 +21,7 @@ FAKE = Path(__file__).with_name("fake_gpu")
     "the_fused_optimizer",
     "data_sent_ahead",
     "channels_last",
+    "predictions",
     "a_killed_run_continues_bit_for_bit",
     "errors",
 ])

@@ -100,7 +100,7 @@ def minibatches_of_another_size_take_the_ordinary_way():
         devices.seed(chainer.get_device("@cupy:0"), 1)
         seen = list(reported(target, step.update, sizes))
         found.append((arrays(target), seen))
-    assert step.graph.launches == 6
+    assert step.recording.graph.launches == 6
     close(*found, 2e-6)
 
 
@@ -148,6 +148,19 @@ def data_sent_ahead():
         for name, array in expected[0].items():
             np.testing.assert_array_equal(got[0][name], array, err_msg=name)
         assert got[1] == expected[1]
+
+
+def predictions():
+    model = Network()
+    model.to_device("@cupy:0")
+    x, other = (cupy.asarray(np.stack([image for image, _ in part])) for part in
+                (TRAIN[:5], TRAIN[5:10]))
+    with chainer.using_config("train", False), chainer.no_backprop_mode():
+        predict = cuda_graphs.record(lambda images: model(images).array, x)
+        for images in (other, x):
+            np.testing.assert_array_equal(predict(images), model(images).array)
+        text = message_of(ValueError, predict, x[:2])
+    assert "[(5, 1, 28, 28)], got [(2, 1, 28, 28)]" in text
 
 
 class Photos(chainer.datasets.TupleDataset):
