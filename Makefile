@@ -39,7 +39,7 @@ bench: $(READY)
 # CuPy, CUDA and cuDNN, some gigabytes, beside what the lock has; for Linux with an NVIDIA GPU.
 gpu: $(VENV)/.gpu
 
-# Checks and times on the GPU in under ten minutes; chapter 13 shows what it records.
+# Checks and times on the GPU in under ten minutes; the chapter about GPUs shows what it records.
 gpu-check: $(VENV)/.gpu
 	$(BIN)/python -m tests.bench.gpu --record book/results/gpu.json
 

@@ -5,9 +5,12 @@ from pathlib import Path
 
 from . import results
 
-BOX = ('<div class="admonition attention"><p class="admonition-title">Not measured on a GPU</p>'
-       "<p>No record is here yet. On Linux with an NVIDIA GPU, <code>make gpu-check</code> makes "
-       "it in under ten minutes; this page then shows its table.</p></div>")
+#: The page's style sheet knows tables of this class, in the dark too.
+TABLE = '<table class="cv-summary" style="font-size: .92em">'
+BOX = (f'{TABLE}<caption style="color: inherit"><strong>Not measured on a GPU</strong></caption>'
+       '<tbody><tr><td style="border: 1px solid; padding: .6em 1em; text-align: left">No record '
+       "is here yet. On Linux with an NVIDIA GPU, <code>make gpu-check</code> makes it in under "
+       "ten minutes; this page then shows its table.</td></tr></tbody></table>")
 HEADER = ("network", "minibatch", "run as", "ms", "images/s", "MiB", "against torch")
 
 
@@ -44,8 +47,9 @@ class Table:
         if not self.rows:
             return BOX
         body = "".join(f"<tr>{_cells('td', row)}</tr>" for row in self.rows)
-        return (f"<table><thead><tr>{_cells('th', HEADER)}</tr></thead><tbody>{body}</tbody>"
-                f"</table><p>{html.escape(results.describe(self.run))}</p>")
+        return (f'{TABLE}<caption style="color: inherit">{html.escape(results.describe(self.run))}'
+                f"</caption><thead><tr>{_cells('th', HEADER)}</tr></thead>"
+                f"<tbody>{body}</tbody></table>")
 
 
 def _cells(tag, texts):
