@@ -146,8 +146,8 @@ class GraphStep:
                                            self.stream)
             self.fused.advance()
             if self.fused.flat is not self.flat:
-                raise GraphError("the parameters were replaced between two steps, by to_device() "
-                                 "or an assignment; make a new trainer")
+                raise GraphError("the parameters were replaced between two steps, by to_device(), "
+                                 "disable_update() or an assignment; make a new trainer")
             reported = self.recording(*arrays)
         # Copies: the next launch writes over the originals.
         chainer.report({key: value.copy() for key, value in reported.items()})

@@ -92,26 +92,30 @@ class Flat(NamedTuple):
 
     Parameters
     ----------
-    params, masters : list of chainer.Parameter
-        Those of the model, and those that are updated: the same, or float32 originals of float16.
-    views, grads : list of array
-        Of each master's values, and of its gradient.
+    params : list of chainer.Parameter
+        Those that are updated.
+    grads : list of array
+        Of each a view of its gradient.
     param, grad, numbers : array
         The buffers.
     states : tuple of array
     half : array
         The float16 parameters, which come first; empty if there are none.
+    held : list of (chainer.Parameter, array)
+        What each parameter and each original holds, as long as nobody replaces it.
+    enabled : list of (chainer.UpdateRule, bool)
+        Whether each rule of the model's updated its parameter.
     """
 
     params: list
-    masters: list
-    views: list
     grads: list
     param: np.ndarray
     grad: np.ndarray
     numbers: np.ndarray
     states: tuple
     half: np.ndarray
+    held: list
+    enabled: list
 
 
 class Fused:
@@ -149,14 +153,15 @@ class Fused:
         """Count a step, and tell the device its numbers."""
         optimizer = self.optimizer
         if self.flat is None or not self._is_in_place():
-            self.flat, self.told = _flatten(_enabled(optimizer), self.rule), {}
+            self.flat, self.told = _flatten(optimizer.target, self.rule), {}
         optimizer.t += 1
         rules = [param.update_rule for param in self.flat.params]
         for rule in rules:
             rule.t += 1
-        if len({rule.t for rule in rules}) > 1:
-            raise ValueError("the fused optimizer takes parameters with equally many steps; a "
-                             "parameter that was enabled later has its own count")
+        if self.rule.on_cpu is _adam and len({rule.t for rule in rules}) > 1:
+            raise ValueError("Adam's step size depends on the number of steps, and the fused "
+                             "optimizer has one for all parameters; some of these were enabled "
+                             "later than others: use Chainer's own (fused=False)")
         scale = _static_scale(optimizer)
         self._tell((1 / scale, self.decay, *self.rule.numbers(rules[0])))
 
@@ -181,10 +186,9 @@ class Fused:
             flat.half[...] = flat.param[:flat.half.size]
 
     def _is_in_place(self):
-        """Tell whether the masters are still what was flattened: not after ``to_device``."""
-        with any_layout():
-            return all(master.array is view for master, view in
-                       zip(self.flat.masters, self.flat.views, strict=True))
+        """Tell whether all is as it was flattened, without ``to_device``, ``disable_update``."""
+        return (all(param.raw_array is array for param, array in self.flat.held)
+                and all(rule.enabled == was for rule, was in self.flat.enabled))
 
 
 def _rule_of(optimizer):
@@ -219,14 +223,11 @@ def _static_scale(optimizer):
     return optimizer._loss_scale or 1
 
 
-def _enabled(optimizer):
-    """Return the parameters that are updated, those in float16 first."""
-    params = [param for _, param in sorted(optimizer.target.namedparams())
-              if param.update_rule is not None and param.update_rule.enabled]
-    return sorted(params, key=lambda param: param.dtype != np.float16)
-
-
-def _flatten(params, rule):
+def _flatten(target, rule):
+    known = [param for _, param in sorted(target.namedparams()) if param.update_rule is not None]
+    # Those in float16 first, so that one part of the buffer is theirs.
+    params = sorted((param for param in known if param.update_rule.enabled),
+                    key=lambda param: param.dtype != np.float16)
     _check(params)
     with any_layout(), chainer.using_device(params[0].device):
         masters = [_master(param) for param in params]
@@ -238,11 +239,13 @@ def _flatten(params, rule):
             master.array = view
         xp = masters[0].device.xp
         gradient = xp.empty_like(values)
+        states = tuple(_joined_state(params, name) for name in rule.states)
+        half = _half(params, masters, xp)
         return Flat(
-            params, masters, views, _views(gradient, [view.shape for view in views]), values,
-            gradient, xp.zeros(COMMON + 6, values.dtype),
-            tuple(_joined_state(params, name) for name in rule.states),
-            _half(params, masters, xp))
+            params, _views(gradient, [view.shape for view in views]), values, gradient,
+            xp.zeros(COMMON + 6, values.dtype), states, half,
+            [(param, param.array) for param in (*params, *masters)],
+            [(param.update_rule, param.update_rule.enabled) for param in known])
 
 
 def _check(params):

@@ -107,6 +107,32 @@ def test_frozen_and_unused_parameters_are_left_alone(digits):
     np.testing.assert_array_equal(layer.W.array, before)
 
 
+def test_layers_are_frozen_and_thawed_between_steps(digits):
+    found = []
+    for make in (lambda o: o.update, lambda o: fused.Fused(o).update):
+        optimizer = prepared("momentum")
+        update, layer = make(optimizer), optimizer.target.predictor.conv2
+        steps(optimizer, update, digits, 2)
+        layer.disable_update()
+        frozen = layer.W.array.copy()
+        steps(optimizer, update, digits, 2)
+        np.testing.assert_array_equal(layer.W.array, frozen)
+        layer.enable_update()
+        found.append(steps(optimizer, update, digits, 2))
+    for path, array in found[0].items():
+        np.testing.assert_array_equal(found[1][path], array, err_msg=path)
+
+
+def test_adam_with_layers_that_began_later_is_refused(digits):
+    optimizer = prepared("adam")
+    ours, layer = fused.Fused(optimizer), optimizer.target.predictor.conv2
+    layer.disable_update()
+    steps(optimizer, ours.update, digits, 1)
+    layer.enable_update()
+    with pytest.raises(ValueError, match="enabled later than others"):
+        steps(optimizer, ours.update, digits, 1)
+
+
 def lazy():
     return chainer.Sequential(chainer.links.Linear(None, 10))
 
