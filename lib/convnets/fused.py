@@ -23,6 +23,8 @@ from chainer.variable import _AllowArrayAccessWithNonstandardLayout as any_layou
 
 #: numbers[0] and numbers[1] of every rule: 1 / loss scale, and the rate of `WeightDecay`.
 COMMON = 2
+#: Elements that a processor updates at a time: they and what comes between stay in its cache.
+PIECE = 2**15
 #: The gradient as the rules take it, in C.
 GRADIENT = "T g = grad * numbers[0] + numbers[1] * param;\n"
 
@@ -326,13 +328,19 @@ def _is_on_gpu(array):
 
 
 def _on_cpu(rule, flat):
-    scale, decay = flat.numbers[:COMMON]
-    grad = flat.grad
+    for begin in range(0, flat.param.size, PIECE):
+        piece = slice(begin, begin + PIECE)
+        _piece_on_cpu(rule, flat.numbers, flat.param[piece], flat.grad[piece],
+                      *(state[piece] for state in flat.states))
+
+
+def _piece_on_cpu(rule, numbers, param, grad, *states):
+    scale, decay = numbers[:COMMON]
     if scale != 1:
         grad *= scale
     if decay:
-        grad += decay * flat.param
-    rule.on_cpu(flat.param, grad, flat.numbers, *flat.states)
+        grad += decay * param
+    rule.on_cpu(param, grad, numbers, *states)
 
 
 def kernel(rule):

@@ -1,8 +1,11 @@
 """The fused optimizer: Chainer's rules, bit for bit on the processor, and its C by a C compiler."""
 
 import ctypes
+import glob
+import os
 import re
 import subprocess
+import sys
 
 from convnets import data, fused, losses, models
 
@@ -16,7 +19,6 @@ OPTIMIZERS = {
     "adam": lambda: chainer.optimizers.Adam(alpha=0.002, beta1=0.8),
     "adamw": lambda: chainer.optimizers.Adam(alpha=0.002, eta=0.5, weight_decay_rate=0.1),
 }
-RULES = {"sgd": "SGDRule", "momentum": "MomentumSGDRule", "adam": "AdamRule", "adamw": "AdamRule"}
 
 
 @pytest.fixture(scope="module")
@@ -224,3 +226,49 @@ def test_other_optimizers_are_refused():
     optimizer = chainer.optimizers.Adam(amsgrad=True).setup(models.LeNet5())
     with pytest.raises(ValueError, match="no amsgrad"):
         fused.Fused(optimizer)
+
+
+CUDA = """
+#include <cupy/carray.cuh>
+typedef float T;
+extern "C" __global__ void step(CArray<T, 1, 1, 1> _grad, CArray<T, 1, 1, 1> numbers,
+                                {arguments}, CIndexer<1, 1> _ind) {{
+  CUPY_FOR(i, _ind.size()) {{
+    _ind.set(i);
+    const T &grad = _grad[_ind.get()];
+    {load}
+    {body}
+  }}
+}}
+"""
+
+
+def nvrtc():
+    """Return NVIDIA's run-time compiler and the folders of headers, of an installed CuPy."""
+    for folder in sys.path:
+        libraries = glob.glob(f"{folder}/nvidia/*/lib/libnvrtc.so*")
+        headers = f"{folder}/cupy/_core/include"
+        if libraries and os.path.isdir(headers):
+            return ctypes.CDLL(libraries[0]), [headers, *glob.glob(f"{folder}/nvidia/*/include")]
+    pytest.skip("no CuPy with NVIDIA's run-time compiler is installed")
+
+
+@pytest.mark.parametrize("name", OPTIMIZERS)
+def test_the_kernel_compiles_for_a_gpu(name):
+    library, folders = nvrtc()
+    rule = fused.Fused(prepared(name)).rule
+    names = "param", *rule.states
+    source = CUDA.format(
+        body=fused.GRADIENT + rule.operation,
+        arguments=", ".join(f"CArray<T, 1, 1, 1> _{name}" for name in names),
+        load=" ".join(f"T &{name} = _{name}[_ind.get()];" for name in names))
+    program, size = ctypes.c_void_p(), ctypes.c_size_t()
+    library.nvrtcCreateProgram(ctypes.byref(program), source.encode(), b"step.cu", 0, None, None)
+    options = [b"--gpu-architecture=compute_90", b"--std=c++17", b"-default-device",
+               *(f"-I{folder}".encode() for folder in folders)]
+    status = library.nvrtcCompileProgram(program, len(options),
+                                         (ctypes.c_char_p * len(options))(*options))
+    library.nvrtcGetProgramLogSize(program, ctypes.byref(size))
+    log = ctypes.create_string_buffer(size.value)
+    library.nvrtcGetProgramLog(program, log)
+    assert status == 0, log.value.decode()
