@@ -11,7 +11,7 @@ export CHAINER_WARN_VERSION_MISMATCH = 0
 
 READY := $(VENV)/.ready
 
-.PHONY: book test notebooks serve lab bench labs lint lock clean
+.PHONY: book test notebooks serve lab bench labs lint lock gpu gpu-check clean
 
 book: $(READY)
 	$(BIN)/python book/_tools/build.py
@@ -35,6 +35,17 @@ lab: $(READY)
 
 bench: $(READY)
 	$(BIN)/python -m tests.bench
+
+# CuPy, CUDA and cuDNN, some gigabytes, beside what the lock has; for Linux with an NVIDIA GPU.
+gpu: $(VENV)/.gpu
+
+# Checks and times on the GPU in under ten minutes; the chapter about GPUs shows what it records.
+gpu-check: $(VENV)/.gpu
+	$(BIN)/python -m tests.bench.gpu --record book/results/gpu.json
+
+$(VENV)/.gpu: $(READY)
+	$(BIN)/pip install -q --disable-pip-version-check --no-build-isolation -e 'lib[gpu]'
+	touch $@
 
 lint: $(READY)
 	$(BIN)/ruff check .

@@ -11,7 +11,7 @@ import rechainer  # noqa: F401  must come before chainer
 import chainer  # isort: skip
 import numpy as np
 
-from . import data, devices, inspect, models, precision, pretrained, results, training
+from . import cuda_graphs, data, devices, inspect, models, precision, pretrained, results, training
 from .files import read_npz, written_whole
 from .pretrained import layers, registry
 from .pretrained.compare import compare
@@ -35,11 +35,14 @@ FETCH = {"cifar10": data.fetch_cifar10}
 OPTIONS = ("epochs", "iterations", "every", "batch", "optimizer", "lr", "weight_decay", "schedule",
            "shift", "precision")
 
+# The same, but no part of what a run is: they change how it is calculated.
+WAYS = "channels_last", "fused", "cuda_graph", "prefetch"
+
 # Distance of a converted network from the original in its own framework: rounding stays below.
 CHECKED = 1e-4
 
 # What a wrong input may raise; anything else is a defect and keeps its traceback.
-INPUT_ERRORS = (ValueError, OSError, training.ResumeError, data.DataError)
+INPUT_ERRORS = (ValueError, OSError, training.ResumeError, data.DataError, cuda_graphs.GraphError)
 
 
 def main(argv=None):
@@ -93,6 +96,13 @@ def _add_train(commands):
     p.add_argument("--device", default="@numpy", help="such as cpu or @cupy:0")
     p.add_argument("--precision", choices=[p for p in precision.PRECISIONS if p],
                    help="mixed16: float16 with float32 originals of the weights")
+    p.add_argument("--channels-last", action="store_true",
+                   help="train a residual network of bottlenecks in cuDNN's layout, on a GPU")
+    p.add_argument("--fused", action="store_true", help="update all parameters by one kernel")
+    p.add_argument("--cuda-graph", action="store_true",
+                   help="record the step of a GPU once, then launch it as a whole; with --fused")
+    p.add_argument("--prefetch", action="store_true",
+                   help="send images to a GPU while it works on the last ones")
     p.add_argument("--out", type=Path, help="folder for log, snapshots and model.npz")
     p.add_argument("--resume", action="store_true", help="continue the run in --out")
     p.add_argument("--record", type=Path, help="write a recorded run to this JSON file")
@@ -109,7 +119,8 @@ def _train(args):
         train_set = data.augment(train_set)
     options = {name: getattr(args, name) for name in OPTIONS}
     run = training.trainer(model, train_set, test_set, **options, seed=args.seed, out=args.out,
-                           resume=args.resume, progress=not args.quiet, device=args.device)
+                           resume=args.resume, progress=not args.quiet, device=args.device,
+                           **{name: getattr(args, name) for name in WAYS})
     with devices.told_when_full(run.updater.device):
         run.run()
     log = run.get_extension("LogReport").log

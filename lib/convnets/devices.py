@@ -75,6 +75,36 @@ def _count(name):
                           f"{rechainer.info()['parts']['CuPy']}") from error
 
 
+def seed(device, number):
+    """Begin a GPU's random numbers anew: CuPy's, and those of cuDNN's dropout.
+
+    Parameters
+    ----------
+    device : chainer.backend.Device
+        Nothing is done for the processor: its random numbers are NumPy's.
+    number : int
+    """
+    if isinstance(device, cuda.GpuDevice):
+        cuda.cupy.random.seed(number)
+        states = dropout_states(device)
+        if states is not None:
+            states.seed(number)
+
+
+def dropout_states(device):
+    """Return the states of cuDNN's dropout on a GPU, None where they cannot be saved.
+
+    Parameters
+    ----------
+    device : chainer.backend.Device
+        In use.
+    """
+    if not isinstance(device, cuda.GpuDevice) or not cuda.cudnn_enabled:
+        return None
+    states = cuda.get_cudnn_dropout_states()
+    return states if hasattr(states, "seed") else None   # CuPy's own has no way to
+
+
 def hardware(device):
     """Return the name and memory of a GPU, or an empty text for the processor.
 

@@ -83,7 +83,8 @@ class Classifier(L.Classifier):
 
 def _check_labels(t, n_class):
     t = chainer.as_array(t)
-    if isinstance(t, np.ndarray) and t.size and not (t.min() >= -1 and t.max() < n_class):
+    on_cpu = chainer.backend.get_array_module(t) is np
+    if on_cpu and t.size and not (t.min() >= -1 and t.max() < n_class):
         raise ValueError(f"labels must lie in 0..{n_class - 1}, one for each of the model's "
                          f"{n_class} classes (-1 to ignore), got {t.min()}..{t.max()}. "
                          f"Build the model with n_class={max(t.max() + 1, 1)}, or mend the labels.")

@@ -53,6 +53,22 @@ class Originals(Extension):
             _replace(weight, weight.update_rule._fp32_param.array)
 
 
+def half(model):
+    """Round a model's weights to float16, without those of batch normalization.
+
+    Parameters
+    ----------
+    model : chainer.Link
+
+    Raises
+    ------
+    ValueError
+        If a parameter has no values yet.
+    """
+    for weight in _weights(model).values():
+        _replace(weight, weight.array.astype(np.float16))
+
+
 def _weights(model):
     """Return a model's parameters by path, without those of batch normalization."""
     norms = [link for link in model.links() if isinstance(link, chainer.links.BatchNormalization)]

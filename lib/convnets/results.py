@@ -84,17 +84,19 @@ def provenance(command, seed, options, device="@numpy"):
     }
 
 
-def load(path):
+def load(path, keys=KEYS):
     """Read a recorded run.
 
     Parameters
     ----------
     path : path
+    keys : sequence of str
+        What it must have: those of `record` by default.
 
     Returns
     -------
     dict
-        With the keys `KEYS`.
+        With these keys.
 
     Raises
     ------
@@ -103,7 +105,7 @@ def load(path):
     """
     try:
         run = json.loads(Path(path).read_text())
-        missing = [key for key in KEYS if key not in run]
+        missing = [key for key in keys if key not in run]
     except (json.JSONDecodeError, TypeError) as e:
         raise ValueError(f"{path} is not a recorded run: {e}") from e
     if missing:

@@ -11,7 +11,11 @@ from chainer.training import Extension, Trainer, extensions, updaters
 from tqdm import tqdm
 
 from . import devices
+from .cuda_graphs import GraphStep
+from .feed import Feed
 from .files import read_npz
+from .fused import Fused
+from .layouts import use_channels_last
 from .losses import Classifier
 from .precision import PRECISIONS, Originals
 
@@ -48,12 +52,14 @@ def train(model, train_set, test_set, **options):
 
 def trainer(model, train_set, test_set, *, epochs=10, iterations=None, every=None, batch=128,
             optimizer="adam", lr=0.004, weight_decay=0.0, schedule=None, shift=0, seed=0, out=None,
-            snapshot=True, resume=False, progress=False, device="@numpy", precision=None):
+            snapshot=True, resume=False, progress=False, device="@numpy", precision=None,
+            channels_last=False, fused=False, cuda_graph=False, prefetch=False):
     """Build a Chainer trainer with evaluation, log, snapshots and progress bar.
 
     A run that was killed at any moment continues with ``resume=True`` from its
     newest snapshot, written with each entry of the log, and ends with the same
-    parameters and the same log, bit for bit, as one that was not.
+    parameters and the same log, bit for bit, as one that was not; on a GPU so with cuDNN and
+    ``chainer.config.cudnn_deterministic = True``.
 
     Parameters
     ----------
@@ -96,6 +102,16 @@ def trainer(model, train_set, test_set, *, epochs=10, iterations=None, every=Non
     precision : str, optional
         ``"mixed16"`` calculates in float16 with float32 originals of the weights, see
         `convnets.precision`; the model is float32 again when the run ends.
+    channels_last : bool
+        Train a ResNet50, 101 or 152 on a GPU in cuDNN's layout, see `convnets.layouts`.
+    fused : bool
+        Update all parameters by one kernel, see `convnets.fused`: the same numbers, bit for
+        bit on the processor.
+    cuda_graph : bool
+        Record the step of a GPU once and launch it as a whole from then on, see
+        `convnets.cuda_graphs`; the optimizer is fused with it.
+    prefetch : bool
+        Send minibatches to a GPU while it works on the last one, see `convnets.feed`.
 
     Returns
     -------
@@ -105,7 +121,7 @@ def trainer(model, train_set, test_set, *, epochs=10, iterations=None, every=Non
     Raises
     ------
     ValueError
-        If an option is unknown or out of range.
+        If an option is unknown, out of range, or not for this device or optimizer.
     DeviceError
         If the device is not there.
     ResumeError
@@ -129,22 +145,29 @@ def trainer(model, train_set, test_set, *, epochs=10, iterations=None, every=Non
     np.random.seed(seed)
     device = devices.get(device)
     device.use()
+    devices.seed(device, seed)
+    if channels_last:
+        use_channels_last(model, device)
     target = Classifier(model)
     target.to_device(device)
     rule, rate_name = OPTIMIZERS[optimizer]
     rule = rule(**{rate_name: lr}).setup(target)
     if weight_decay:
         rule.add_hook(chainer.optimizer_hooks.WeightDecay(weight_decay))
+    if fused or cuda_graph:
+        stand_in = Fused(rule)
+        rule.update = (GraphStep(stand_in, device) if cuda_graph else stand_in).update
     dtype = np.float16 if precision else np.float32
+    send = Feed(device) if prefetch else device.send
     updater = updaters.StandardUpdater(
         chainer.iterators.SerialIterator(train_set, batch), rule,
-        converter=_shifting_converter(shift, dtype), device=device)
+        converter=_shifting_converter(shift, dtype, send), device=device)
     length = (iterations, "iteration") if iterations else (epochs, "epoch")
     entry = (every or iterations, "iteration") if every or iterations else (1, "epoch")
     result = Trainer(updater, length, out=str(out or "."))
     steps = iterations or math.ceil(epochs * len(train_set) / batch)
     result.extend(LearningRate(rate_name, lr, SCHEDULES[schedule], steps))
-    result.extend(RunState(options))
+    result.extend(RunState(options, device))
     if precision:
         result.extend(Originals(rule))
     _extend_reports(result, target, test_set, device, dtype, entry, log=out is not None)
@@ -202,13 +225,16 @@ class RunState(Extension):
 
     name = "RunState"
 
-    def __init__(self, options):
-        self.options = options
+    def __init__(self, options, device):
+        self.options, self.device = options, device
 
     def __call__(self, trainer):
         """Do nothing: it is there to be part of the snapshot."""
 
     def serialize(self, serializer):
+        dropout = devices.dropout_states(self.device)
+        if dropout is not None:
+            serializer("dropout", dropout.states)
         _, keys, position, has_gauss, gauss = np.random.get_state()
         keys = serializer("random_keys", keys)
         position = serializer("random_position", position)
@@ -274,21 +300,21 @@ def _signature(model):
                        for name, p in sorted(model.namedparams())}}
 
 
-def _shifting_converter(limit, dtype):
+def _shifting_converter(limit, dtype, send):
     @chainer.dataset.converter()
     def convert(batch, device):
         x, t = chainer.dataset.concat_examples(batch)
         x = x.astype(dtype, copy=False)
         if limit:
             x = shift_images(x, *np.random.randint(-limit, limit + 1, 2))
-        return device.send((x, t))
+        return send((x, t))
     return convert
 
 
 def _extend_reports(run, target, test_set, device, dtype, entry, log):
     test_iterator = chainer.iterators.SerialIterator(test_set, 500, repeat=False, shuffle=False)
-    run.extend(extensions.Evaluator(test_iterator, target, _shifting_converter(0, dtype), device),
-               trigger=entry)
+    converter = _shifting_converter(0, dtype, device.send)
+    run.extend(extensions.Evaluator(test_iterator, target, converter, device), trigger=entry)
     rate = run.get_extension("LearningRate").attribute
     run.extend(extensions.observe_value(
         "lr", lambda t: getattr(t.updater.get_optimizer("main"), rate)), trigger=entry)

@@ -1,30 +1,36 @@
-"""Everything that only a GPU can show, in one command of under ten minutes.
+"""Everything that only a GPU can show, in one command of under ten minutes: ``make gpu-check``.
 
-``python -m tests.bench.gpu`` checks the functions of Chainer under cuDNN against Chainer on the
-processor, runs Chainer's own tests where their folder is given, and times training and inference
-beside PyTorch where that is installed: interleaved, by CUDA events, medians. A part that fails is
-recorded with its error, a part for which no time is left as skipped; the rest goes on.
+It compares the functions of Chainer under cuDNN, and the ways to train faster, with the plain ones;
+runs Chainer's own tests where their folder is given; and times training and inference beside
+PyTorch where that is installed: interleaved, by CUDA events, medians. Each part has a process and a
+time of its own: one that fails, hangs or breaks the device is recorded so, and the rest goes on.
 
-``--record FILE`` writes all of it as JSON with its provenance.
+``--record FILE`` keeps a JSON file of all of it, with its provenance, up to date after each part.
 """
 
 import argparse
+import copy
 import functools
 import json
+import os
 import shlex
 import statistics
 import subprocess
 import sys
+import tempfile
 import time
 import traceback
 from pathlib import Path
 
+import convnets
 import rechainer
-from convnets import devices, inspect, models, results
-from convnets.precision import LOSS_SCALE
+from convnets import cuda_graphs, data, devices, inspect, models, precision, results
+from convnets.fused import Fused
+from convnets.layouts import use_channels_last
 
 import chainer
 import chainer.functions as F
+import chainer.links as L
 import numpy as np
 from chainer.backends import cuda
 
@@ -33,8 +39,10 @@ try:
 except ImportError:
     torch = None
 
-#: Seconds after which no further part is begun; what is begun then still ends in time.
-BUDGET = 420
+#: Seconds for all parts together, and for one that has no time of its own.
+BUDGET, LIMIT = 570, 75
+#: How a part is run in a process of its own.
+CHILD = [sys.executable, "-m", "tests.bench.gpu"]
 ROUNDS = 15
 #: Chainer's tests under its folder tests/chainer_tests, those marked for a GPU.
 OWN_TESTS = [f"functions_tests/{name}" for name in (
@@ -142,44 +150,154 @@ def run_own_tests(folder):
     return rows
 
 
+# Ways to train
+
+class SmallNetwork(chainer.Chain):
+    """What the ways to train must get right: statistics, random numbers, pooling."""
+
+    def __init__(self):
+        super().__init__()
+        np.random.seed(0)
+        with self.init_scope():
+            self.conv = L.Convolution2D(1, 16, 5, stride=2, nobias=True)
+            self.norm = L.BatchNormalization(16)
+            self.out = L.Linear(576, 10)
+
+    def forward(self, x):
+        """Return logits (N, 10) of images (N, 1, 28, 28)."""
+        return self.out(F.dropout(F.max_pooling_2d(F.relu(self.norm(self.conv(x))), 2), 0.4))
+
+
+def residual():
+    """Return a small residual network for photographs."""
+    np.random.seed(0)
+    return models.ResNet([1, 1, 1, 1], 10, width=1 / 4)
+
+
+#: Ways of `convnets.train`: network, options, what it is compared with, distance that is allowed.
+WAYS_TO_TRAIN = {
+    "fused optimizer": (SmallNetwork, {"fused": True}, {}, 1e-3),
+    "data sent ahead": (SmallNetwork, {"prefetch": True}, {}, 0),
+    "CUDA graph": (SmallNetwork, {"cuda_graph": True}, {}, 1e-3),
+    "CUDA graph, mixed16": (SmallNetwork, {"cuda_graph": True, "precision": "mixed16"},
+                            {"fused": True, "precision": "mixed16"}, 1e-2),
+    "channels last": (residual, {"channels_last": True}, {}, 2e-2),
+    "channels last, CUDA graph": (residual, {"channels_last": True, "cuda_graph": True},
+                                  {"channels_last": True, "fused": True}, 1e-2),
+}
+
+
+def check_ways_to_train(device, ways=tuple(WAYS_TO_TRAIN)):
+    """Compare a short training in every way with a plainer one."""
+    with chainer.using_config("cudnn_deterministic", True):
+        return [compared_way(name, device, *WAYS_TO_TRAIN[name]) for name in ways]
+
+
+def compared_way(name, device, build, options, plain, tolerance):
+    """Return a row: the distance of the parameters after training, or the error."""
+    row = {"what": name, "tolerance": tolerance}
+    try:
+        got, expected = (after_training(build(), device, **way) for way in (options, plain))
+        row["distance"] = distance(got, expected)
+        row["passed"] = row["distance"] <= tolerance
+    except Exception as error:
+        row |= {"passed": False, "error": f"{type(error).__name__}: {error}"}
+    return row
+
+
+def after_training(model, device, **options):
+    """Return a model's parameters as one vector, after ten steps."""
+    if isinstance(model, SmallNetwork):
+        train_set, test_set = data.mnist(320, 32)
+    else:
+        rng = np.random.RandomState(0)
+        labels = rng.randint(0, 10, 320).astype("i")
+        train_set = chainer.datasets.TupleDataset(rng.rand(320, 3, 36, 36).astype("f"), labels)
+        test_set = train_set[:32]
+    convnets.train(model, train_set, test_set, iterations=10, batch=32, optimizer="momentum",
+                   lr=0.01, schedule="cosine", weight_decay=1e-4, device=device.name, **options)
+    return np.concatenate([cuda.to_cpu(p.array).ravel().astype("d")
+                           for _, p in sorted(model.namedparams())])
+
+
 # Times
 
 #: Network, batch, whether it trains.
-ROWS = [("LeNet5", 128, True), ("ResNet50", 128, True), ("ResNet50", 256, True),
-        ("VGG16", 128, True), ("ResNet152", 64, True), ("ResNet50", 1, False),
+ROWS = [("LeNet5", 128, True), ("ResNet50", 128, True), ("ResNet50", 1, False),
+        ("ResNet50", 256, True), ("VGG16", 128, True), ("ResNet152", 64, True),
         ("ResNet50", 256, False)]
 #: Those that are timed beside torch.compile too, which takes a minute to compile each.
-COMPILED_ROWS = [ROWS[0], ROWS[1], ROWS[5]]
+COMPILED_ROWS = ROWS[:3]
 #: The tests' size of it.
 SMALL_ROWS = [("LeNet5", 4, True), ("LeNet5", 2, False)]
-TYPES = {"float32": np.float32, "mixed16": chainer.mixed16}
+#: Ways to run ours: half precision, channels last, a CUDA graph.
+OURS = {
+    "float32": (False, False, False), "float32, graph": (False, False, True),
+    "mixed16": (True, False, False), "mixed16, graph": (True, False, True),
+    "mixed16, channels last": (True, True, False),
+    "mixed16, channels last, graph": (True, True, True),
+}
+
+
+def ways_of(name, batch, train):
+    """Return the names of the ways to run ours that there are for a network."""
+    if name.startswith("ResNet") and train:
+        return ["float32", "mixed16", "mixed16, channels last", "mixed16, channels last, graph"]
+    # A graph keeps memory of its own: with large minibatches one of them must do.
+    return [way for way in OURS if "last" not in way and (way != "float32, graph" or batch <= 128)]
+
+
+@functools.lru_cache(1)
+def built(name):
+    """Return a network of `convnets`; it is kept, for the next way to run it."""
+    np.random.seed(0)
+    return getattr(models, name)()
 
 
 class Ours:
-    """A network of `convnets` on Chainer, in one type of numbers."""
+    """A network of `convnets` on Chainer, in one way of running it."""
 
-    def __init__(self, name, batch, train, kind, device):
-        with chainer.using_config("dtype", TYPES[kind]):
-            self.model = getattr(models, name)()
-        self.train = train
-        shape = self.model.in_shape
+    def __init__(self, name, batch, train, way, device):
+        half, last, graph = OURS[way]
+        self.model = copy.deepcopy(built(name))
         rng = np.random.RandomState(0)
-        x = rng.rand(batch, *shape).astype(np.float16 if kind == "mixed16" else np.float32)
-        self.x, self.t = device.send((x, rng.randint(0, 10, batch).astype("i")))
+        x = rng.rand(batch, *self.model.in_shape).astype(np.float16 if half else np.float32)
+        self.arrays = device.send((x, rng.randint(0, 10, batch).astype("i")))
         self.model.to_device(device)
-        self.optimizer = chainer.optimizers.MomentumSGD(lr=1e-3).setup(self.model)
-        if kind == "mixed16":
-            self.optimizer.use_fp32_update()
-            self.optimizer.loss_scaling(scale=LOSS_SCALE)
+        if last:
+            use_channels_last(self.model, device)
+        self.pool = cuda.cupy.get_default_memory_pool()
+        self.run = (self.training if train else self.prediction)(half, graph, device)
 
-    def run(self):
-        """Take one step, or predict once."""
-        if self.train:
-            self.optimizer.update(
-                lambda: F.softmax_cross_entropy(self.model.logits(self.x), self.t))
-        else:
-            with chainer.using_config("train", False), chainer.no_backprop_mode():
-                self.model.logits(self.x)
+    def training(self, half, graph, device):
+        """Return a function that takes one step."""
+        rule = chainer.optimizers.MomentumSGD(lr=1e-3).setup(self.model)
+        if half:
+            precision.Originals(rule)
+        update = rule.update
+        if graph:
+            self.graph = cuda_graphs.GraphStep(Fused(rule), device)
+            update = self.graph.update
+        return lambda: update(self.loss, *self.arrays)
+
+    def loss(self, x, t):
+        """Return the loss of a minibatch."""
+        return F.softmax_cross_entropy(self.model.logits(x), t)
+
+    def prediction(self, half, graph, device):
+        """Return a function that predicts once."""
+        if half:
+            precision.half(self.model)
+        x, _ = self.arrays
+        if graph:
+            self.graph = cuda_graphs.record(self.logits, x)
+            return lambda: self.graph(x)
+        return lambda: self.logits(x)
+
+    def logits(self, x):
+        """Return the scores of a minibatch."""
+        with chainer.using_config("train", False), chainer.no_backprop_mode():
+            return self.model.logits(x).array
 
     def event(self):
         """Return an event on the stream of this framework, recorded."""
@@ -192,10 +310,12 @@ class Ours:
         stop.synchronize()
         return cuda.cupy.cuda.get_elapsed_time(start, stop)
 
-    @staticmethod
-    def memory():
+    def memory(self):
         """Return the bytes that this framework holds of the card."""
-        return cuda.cupy.get_default_memory_pool().total_bytes()
+        recording = getattr(getattr(self, "graph", None), "recording", None)
+        recording = recording or getattr(self, "graph", None)
+        own = recording.pool.total_bytes() if hasattr(recording, "pool") else 0
+        return self.pool.total_bytes() + own
 
 
 class Theirs:
@@ -260,36 +380,47 @@ def torch_model(name):
         nn.Linear(120, 84), nn.Sigmoid(), nn.Linear(84, 10))
 
 
-def builders(device, ways):
+def builders(name, batch, train, device, ways):
     """Return, by name, what builds the ways of running a network."""
-    found = {f"Chainer, {kind}": functools.partial(Ours, kind=kind, device=device)
-             for kind in TYPES}
+    found = {f"Chainer, {way}": functools.partial(Ours, name, batch, train, way, device)
+             for way in ways_of(name, batch, train)}
     if torch is not None:
-        found |= {f"torch, {way}": functools.partial(Theirs, way=way) for way in ways}
+        found |= {f"torch, {way}": functools.partial(Theirs, name, batch, train, way)
+                  for way in ways}
     return found
 
 
 def time_row(name, batch, train, device, rounds, ways=WAYS):
     """Return a row: for each way of running a network its milliseconds, images a second, bytes."""
     found, peers = {}, {}
-    for label, build in builders(device, ways).items():
-        empty_memory()
+    for label, build in builders(name, batch, train, device, ways).items():
+        before = held(label)
         try:
-            before = build.func.memory()
-            peer = build(name, batch, train)
-            for _ in range(3):   # plans, memory, compilation
+            peer = build()
+            for _ in range(cuda_graphs.WARM_UP + 1):   # plans, memory, compilation, recording
                 peer.run()
             found[label] = {"bytes": peer.memory() - before}
             peers[label] = peer
         except Exception as error:
+            traceback.print_exc()
             found[label] = {"error": f"{type(error).__name__}: {error}"}
     for label, times in zip(peers, interleaved(peers.values(), rounds), strict=True):
         middle = statistics.median(times)
         found[label] |= {"milliseconds": middle, "images_per_second": 1000 * batch / middle}
-    model = getattr(models, name)()
-    macs = inspect.summary(model, (1, *model.in_shape)).macs
+    macs = inspect.summary(built(name), (1, *built(name).in_shape)).macs
     return {"network": name, "batch": batch, "train": train, "peers": found,
             "flop_per_image": 2 * macs * (3 if train else 1)}
+
+
+def held(label):
+    """Give back what a framework keeps; return the bytes that it still holds."""
+    if label.startswith("Chainer"):
+        pool = cuda.cupy.get_default_memory_pool()
+        pool.free_all_blocks()
+        return pool.total_bytes()
+    torch.cuda.empty_cache()
+    torch.cuda.reset_peak_memory_stats()
+    return torch.cuda.memory_reserved()
 
 
 def interleaved(peers, rounds):
@@ -303,69 +434,94 @@ def interleaved(peers, rounds):
     return times
 
 
-def empty_memory():
-    """Give back what the two frameworks keep."""
-    cuda.cupy.get_default_memory_pool().free_all_blocks()
-    if torch is not None:
-        torch.cuda.empty_cache()
-        torch.cuda.reset_peak_memory_stats()
-
-
 def ceilings():
-    """Measure what the card reaches: products of float16 matrices, and copies."""
+    """Measure what the card reaches: products of matrices, and copies."""
     xp, n = cuda.cupy, 8192
-    a, b = (xp.random.rand(n, n, dtype=xp.float32).astype("e") for _ in range(2))
+    single = [xp.random.rand(n, n, dtype=xp.float32) for _ in range(2)]
+    half = [matrix.astype("e") for matrix in single]
     c = xp.empty(2**30, "u1")
-    jobs = {"float16 TFLOP/s": (lambda: a @ b, 2 * n**3 / 1e12),
+    jobs = {"float16 TFLOP/s": (lambda: half[0] @ half[1], 2 * n**3 / 1e12),
+            "TF32 TFLOP/s": (lambda: single[0] @ single[1], 2 * n**3 / 1e12),
             "copy TB/s": (c.copy, 2 * c.nbytes / 1e12)}
-    found = {}
-    for name, (job, amount) in jobs.items():
-        clock = Ours.event, Ours.milliseconds
-        times = []
-        for _ in range(13):
-            start = clock[0](None)
-            job()
-            times.append(clock[1](None, start, clock[0](None)))
-        found[name] = amount / (statistics.median(times[3:]) / 1000)
-    return found
+    return {name: amount / (median_of(job) / 1000) for name, (job, amount) in jobs.items()}
+
+
+def median_of(job):
+    """Return the milliseconds of a job of CuPy's, the median of ten after three."""
+    times = []
+    for _ in range(13):
+        start = Ours.event(None)
+        job()
+        times.append(Ours.milliseconds(None, start, Ours.event(None)))
+    return statistics.median(times[3:])
 
 
 # The whole
 
 def parts(args, device):
-    """Yield name and function of every part, most important first."""
-    yield "operations", lambda: check_operations(device) + check_dropout(device)
+    """Return the function of every part by name, most important first."""
+    found = {"operations": lambda: check_operations(device) + check_dropout(device)}
+    ways = ["fused optimizer", "CUDA graph"] if args.small else WAYS_TO_TRAIN
+    found["ways to train"] = lambda: check_ways_to_train(device, ways)
     if not args.small:
-        yield "ceilings", ceilings
-    for name, batch, train in SMALL_ROWS if args.small else ROWS:
-        kind = "training" if train else "inference"
-        yield (f"{name}, {kind}, batch {batch}",
-               functools.partial(time_row, name, batch, train, device, args.rounds))
-    for name, batch, train in COMPILED_ROWS if torch is not None and not args.small else ():
-        yield (f"{name}, batch {batch}, beside torch.compile",
-               functools.partial(time_row, name, batch, train, device, args.rounds, COMPILED))
+        found["ceilings"] = ceilings
+    for row in SMALL_ROWS if args.small else ROWS:
+        found[row_name(*row)] = functools.partial(time_row, *row, device, args.rounds)
+    for row in COMPILED_ROWS if torch is not None and not args.small else ():
+        found[f"{row_name(*row)}, beside torch.compile"] = functools.partial(
+            time_row, *row, device, args.rounds, COMPILED)
     if args.chainer_tests:
-        yield "Chainer's own tests", lambda: run_own_tests(args.chainer_tests)
-
-
-def run_parts(args, device):
-    """Return what every part gave, its error, or that there was no time for it."""
-    begun, found = time.monotonic(), {}
-    for name, part in parts(args, device):
-        if time.monotonic() - begun > BUDGET:
-            found[name] = "skipped: no time was left"
-            continue
-        try:
-            found[name] = part()
-        except Exception as error:
-            traceback.print_exc()
-            found[name] = f"failed: {type(error).__name__}: {error}"
-        show(name, found[name])
+        found["Chainer's own tests"] = lambda: run_own_tests(args.chainer_tests)
     return found
 
 
-def show(name, found):
-    """Print one part."""
+def row_name(network, batch, train):
+    """Return a row's name."""
+    return f"{network}, {'training' if train else 'inference'}, batch {batch}"
+
+
+def run_parts(args, argv, keep):
+    """Return what every part gave, or why it gave nothing; `keep` is called after each."""
+    end, found = time.monotonic() + BUDGET, {}
+    for name in parts(args, None):
+        left = end - time.monotonic()
+        found[name] = run_apart(name, argv, min(left, LIMIT)) if left > 5 else (
+            "skipped: no time was left")
+        show(name, found[name], found.get("ceilings"))
+        keep(found)
+    return found
+
+
+def run_apart(name, argv, limit):
+    """Run a part in a process of its own, for so many seconds at most; return what it gave."""
+    # As cuDNN's convolutions do, CuPy's products round float32 to TF32 where time is measured.
+    extra = {} if name in ("operations", "ways to train") else {"CUPY_TF32": "1"}
+    with tempfile.TemporaryDirectory() as folder:
+        result = Path(folder, "part.json")
+        try:
+            done = subprocess.run([*CHILD, *argv, "--part", name, "--part-result", result],
+                                  timeout=limit, env={**os.environ, **extra})
+        except subprocess.TimeoutExpired:
+            return f"failed: not done after {limit:.0f} s"
+        if not result.exists():
+            return f"failed: its process ended with status {done.returncode}"
+        return json.loads(result.read_text())
+
+
+def run_part(args, device):
+    """Run one part and write what it gave."""
+    device.use()
+    try:
+        with chainer.Reporter():
+            found = parts(args, device)[args.part]()
+    except Exception as error:
+        traceback.print_exc()
+        found = f"failed: {type(error).__name__}: {error}"
+    args.part_result.write_text(json.dumps(found))
+
+
+def show(name, found, ceilings=None):
+    """Print one part; a row's share of the card's ceiling where that is known."""
     print(f"\n{name}", flush=True)
     if isinstance(found, list):
         for row in found:
@@ -374,11 +530,25 @@ def show(name, found):
                   f"{row.get('type', ''):8s} {told[:160]}")
     elif isinstance(found, dict) and "peers" in found:
         for peer, row in found["peers"].items():
-            told = row.get("error") or (f"{row['milliseconds']:9.2f} ms  "
-                                        f"{row['bytes'] / 2**20:9.0f} MiB")
-            print(f"  {peer:44s}{told[:160]}")
+            print(f"  {peer:44s}{row.get('error', '')[:160] or told_time(peer, row)}"
+                  f"{told_share(peer, row, found, ceilings)}")
     else:
-        print(f"  {found}")
+        print(f"  {found}", flush=True)
+
+
+def told_time(peer, row):
+    """Return a line's numbers."""
+    return (f"{row['milliseconds']:9.2f} ms {row['images_per_second']:9.0f} images/s "
+            f"{row['bytes'] / 2**20:7.0f} MiB")
+
+
+def told_share(peer, row, found, ceilings):
+    """Return the share of the card's products of matrices that a network reaches."""
+    if not isinstance(ceilings, dict) or "images_per_second" not in row:
+        return ""
+    half = "mixed" in peer or "autocast" in peer
+    most = ceilings["float16 TFLOP/s" if half else "TF32 TFLOP/s"]
+    return f" {row['images_per_second'] * found['flop_per_image'] / 1e12 / most:6.1%}"
 
 
 def passed(found):
@@ -395,24 +565,42 @@ def _passed(part):
     return not part.startswith("failed")
 
 
+def parser():
+    """Return the parser of the command line."""
+    made = argparse.ArgumentParser(prog="python -m tests.bench.gpu", description=__doc__)
+    made.add_argument("--device", default="@cupy:0")
+    made.add_argument("--record", type=Path, help="write the results to this JSON file")
+    made.add_argument("--chainer-tests", type=Path, help="folder chainer_tests of the sources")
+    made.add_argument("--rounds", type=int, default=ROUNDS)
+    made.add_argument("--small", action="store_true", help="LeNet5 only, as a test of this file")
+    made.add_argument("--part", help="run this part only, in this process")
+    made.add_argument("--part-result", type=Path, help="where it writes what it gave")
+    return made
+
+
 def main(argv=None):
     """Run all parts; return 0 if every check passed."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--device", default="@cupy:0")
-    parser.add_argument("--record", type=Path, help="write the results to this JSON file")
-    parser.add_argument("--chainer-tests", type=Path, help="folder chainer_tests of the sources")
-    parser.add_argument("--rounds", type=int, default=ROUNDS)
-    parser.add_argument("--small", action="store_true", help="LeNet5 only, as a test of this file")
-    args = parser.parse_args(argv)
+    argv = sys.argv[1:] if argv is None else argv
+    args = parser().parse_args(argv)
+    try:
+        device = devices.get(args.device)
+    except devices.DeviceError as error:
+        print(f"not measured on a GPU: {error}", file=sys.stderr)
+        return 1
+    if args.part:
+        run_part(args, device)
+        return 0
     print(rechainer.info(), flush=True)
-    device = devices.get(args.device)
-    device.use()
-    found = run_parts(args, device)
-    if args.record:
-        command = shlex.join(["python", "-m", "tests.bench.gpu", *(argv or sys.argv[1:])])
-        run = results.provenance(command, 0, {"rounds": args.rounds}, device.name)
-        results.write(args.record, {**run, "info": json.loads(json.dumps(rechainer.info())),
-                                    "torch": getattr(torch, "__version__", None), "parts": found})
+    command = shlex.join(["python", "-m", "tests.bench.gpu", *argv])
+    run = results.provenance(command, 0, {"rounds": args.rounds}, device.name)
+    run |= {"info": json.loads(json.dumps(rechainer.info())),
+            "torch": getattr(torch, "__version__", None)}
+
+    def keep(found):
+        if args.record:
+            results.write(args.record, {**run, "parts": found})
+
+    found = run_parts(args, argv, keep)
     print("\nall checks passed" if passed(found) else "\nSOME CHECKS FAILED")
     return 0 if passed(found) else 1
 

@@ -7,6 +7,7 @@ import chainer.functions as F
 import chainer.links as L
 from chainer.initializers import HeNormal
 
+from ..layouts import plain
 from .base import ImageClassifier, choose, scaled
 
 # Blocks in res2 ... res5 (table 1).
@@ -130,6 +131,7 @@ class ResNet(ImageClassifier, chainer.Chain):
 
     in_shape = (3, 224, 224)
     any_size = True
+    knows_layouts = True   # see `convnets.layouts`
 
     def __init__(self, n_blocks, n_class=1000, *, stride_in="1x1", stem_pool="tutorial",
                  bn_eps=2e-5, stem_bias=False, width=1):
@@ -172,7 +174,7 @@ class ResNet(ImageClassifier, chainer.Chain):
         """Return the (name, function) pairs that `logits` goes through: conv1 ... fc6."""
         return [
             ("conv1", lambda x: F.relu(self.bn1(self.conv1(x)))),           # (N, 64, 112, 112)
-            ("pool1", lambda h: F.max_pooling_2d(h, **self.stem_pool)),     # (N, 64, 56, 56)
+            ("pool1", lambda h: F.max_pooling_2d(plain(h), **self.stem_pool)),  # (N, 64, 56, 56)
             ("res2", self.res2),                                            # (N, 256, 56, 56)
             ("res3", self.res3),                                            # (N, 512, 28, 28)
             ("res4", self.res4),                                            # (N, 1024, 14, 14)
@@ -321,4 +323,4 @@ Plain20, Plain32, Plain44, Plain56, Plain110 = (
 
 def average_over_map(h):
     """Return the mean of each channel, (N, C, 1, 1), of maps (N, C, H, W)."""
-    return F.average_pooling_2d(h, h.shape[2:], stride=1)
+    return F.average_pooling_2d(plain(h), h.shape[2:], stride=1)

@@ -350,11 +350,15 @@ class DropoutStates:
 
     def __init__(self, handle, seed):
         handle = handle or get_handle()
-        size = _size("cudnnDropoutGetStatesSize", handle)
-        self.states = cupy.cuda.alloc(size)
+        # An array, so that it can be saved and loaded: the random numbers then go on from there.
+        self.states = cupy.empty(_size("cudnnDropoutGetStatesSize", handle), numpy.uint8)
         self.descriptor = describe.Descriptor("Dropout")
-        load().cudnnSetDropoutDescriptor(self.descriptor, handle, 0.0, self.states.ptr, size,
-                                         int(seed))
+        self.seed(seed, handle)
+
+    def seed(self, seed, handle=None):
+        """Begin the random numbers anew."""
+        load().cudnnSetDropoutDescriptor(self.descriptor, handle or get_handle(), 0.0,
+                                         self.states.data.ptr, self.states.nbytes, int(seed))
 
     def set_dropout_ratio(self, handle, ratio):
         """Set the share of elements to drop; the random numbers go on."""

@@ -36,21 +36,49 @@ def test_on_a_device_that_is_numpy(name, on_device):
     on_device(name)
 
 
-def test_the_script_for_a_machine_with_a_gpu(on_device, python, tmp_path):
+@pytest.fixture
+def bench(python, monkeypatch):
+    """Run tests/bench/gpu.py where a GPU seems to be; its record is gpu.json."""
     root = Path(__file__).parents[3]
-    done = python(f"""
-        import sys
-        sys.path.insert(0, {str(root)!r})
-        import fake_device
-        from tests.bench import gpu
-        assert gpu.main(["--small", "--rounds", "2", "--record", "gpu.json"]) == 0
-        sys.exit(0)
-    """)
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join(
+        [str(FAKE), str(root), os.environ.get("PYTHONPATH", "")]))
+
+    def run(*arguments, status=0):
+        return python(None, FAKE / "bench.py", *arguments, "--record", "gpu.json", status=status)
+
+    return run
+
+
+def test_the_script_for_a_machine_with_a_gpu(bench, tmp_path):
+    done = bench("--small", "--rounds", "2")
     assert "FAIL" not in done.stdout
     run = json.loads((tmp_path / "gpu.json").read_text())
     assert "NumPy, 16 GiB" in run["device"]
     assert {"command", "date", "versions", "info", "parts"} <= set(run)
-    (row, _) = [part for part in run["parts"].values() if isinstance(part, dict)]
-    assert row["network"] == "LeNet5"
-    assert set(row["peers"]) >= {"Chainer, float32", "Chainer, mixed16"}
-    assert row["peers"]["Chainer, float32"]["milliseconds"] > 0
+    training, prediction = (part for part in run["parts"].values() if isinstance(part, dict))
+    assert (training["network"], training["train"], prediction["train"]) == ("LeNet5", True, False)
+    for row in training, prediction:
+        assert {f"Chainer, {way}" for way in (
+            "float32", "float32, graph", "mixed16", "mixed16, graph")} <= set(row["peers"])
+        for peer in row["peers"].values():
+            assert peer["milliseconds"] > 0
+            assert peer["images_per_second"] > 0
+    assert [row["what"] for row in run["parts"]["ways to train"]] == ["fused optimizer",
+                                                                      "CUDA graph"]
+
+
+def test_a_part_that_breaks_or_hangs_leaves_the_others(bench, tmp_path, monkeypatch):
+    monkeypatch.setenv("BREAK", "operations=exit,ways to train=hang")
+    done = bench("--small", "--rounds", "1", status=1)
+    assert "SOME CHECKS FAILED" in done.stdout
+    parts = json.loads((tmp_path / "gpu.json").read_text())["parts"]
+    assert parts["operations"] == "failed: its process ended with status 7"
+    assert parts["ways to train"] == "failed: not done after 4 s"
+    assert parts["LeNet5, training, batch 4"]["peers"]["Chainer, float32"]["milliseconds"] > 0
+
+
+def test_without_a_gpu_the_script_says_so(python, monkeypatch):
+    monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parents[3]))
+    done = python(None, "-m", "tests.bench.gpu", "--device", "@cupy:9", status=1)
+    assert "not measured on a GPU: " in done.stderr
+    assert "Traceback" not in done.stderr

@@ -3,6 +3,7 @@
 import enum
 import types
 
+import capture
 import memory
 import numpy
 
@@ -116,6 +117,10 @@ class pygraph:
     def execute(self, pointers, workspace, handle):
         assert workspace
         assert handle
+        self._run(dict(pointers))
+
+    @capture.written
+    def _run(self, pointers):
         out = self.result.array(pointers)
         numpy.copyto(out, self.result.make(pointers, out.shape), casting="same_kind")
 

@@ -9,6 +9,7 @@ import itertools
 import traceback
 import types
 
+import capture
 import memory
 import numpy
 
@@ -234,15 +235,23 @@ def cudnnDropoutGetReserveSpaceSize(of_x, size):
 def cudnnSetDropoutDescriptor(descriptor, handle, ratio, states, size, seed):
     if states is not None:
         assert size == STATES
-        descriptors[descriptor] = {"random": numpy.random.RandomState(seed % 2**32)}
+        descriptors[descriptor] = {"states": states}
+        _state_at(states)[:] = seed % 2**32, 0
     descriptors[descriptor]["ratio"] = ratio
+
+
+def _state_at(address):
+    """Return seed and count of the numbers drawn, which lie in memory of the device."""
+    return memory.at(address, "i8", [2], [1])
 
 
 def cudnnDropoutForward(handle, descriptor, of_x, x, of_y, y, reserve, size):
     of = descriptors[descriptor]
     x = _array(of_x, x)
+    state = _state_at(of["states"])
     mask = memory.at(reserve, "u1", [size], [1])
-    mask[...] = of["random"].rand(size) >= of["ratio"]
+    mask[...] = numpy.random.RandomState(state % 2**32).rand(size) >= of["ratio"]
+    state[1] += 1
     _put(of_y, y, x * mask.reshape(x.shape) / (1 - of["ratio"]))
 
 
@@ -255,14 +264,32 @@ def cudnnDropoutBackward(handle, descriptor, of_gy, gy, of_gx, gx, reserve, size
 def _status_of(name):
     def function(*arguments):
         calls.append(name)
-        try:
-            globals()[name](*arguments)
-        except Exception:  # must not leave a C callback
-            traceback.print_exc()
-            return NOT_SUPPORTED
-        return 0
+        # A recorded kernel has its settings by value.
+        settings = {k: dict(v) if isinstance(v, dict) else v for k, v in descriptors.items()}
+        launch = _run if name.startswith(HOST) else capture.written(_run)
+        return launch(globals()[name], arguments, settings) or 0
 
     return function
+
+
+#: What the processor does at once.
+HOST = "cudnnCreate", "cudnnSet", "cudnnGet", "cudnnDropoutGet"
+
+
+def _run(function, arguments, settings):
+    global descriptors
+    if capture.calls is None and not function.__name__.startswith(HOST):
+        now, descriptors = descriptors, settings
+    else:
+        now = descriptors
+    try:
+        function(*arguments)
+    except Exception:  # must not leave a C callback
+        traceback.print_exc()
+        return NOT_SUPPORTED
+    finally:
+        descriptors = now
+    return 0
 
 
 def load(declarations, checked):

@@ -1,0 +1,103 @@
+"""Training with the channels last, (N, H, W, C): the layout in which tensor cores take images.
+
+With (N, C, H, W) cuDNN turns half-precision arrays around before and behind each convolution.
+Chainer's ``compute_mode='cudnn_fast'`` keeps them turned, as far as its functions know the layout:
+convolution without bias, batch normalization in train mode, ReLU and sums do; pooling, biases and
+test mode do not. So here a model has ordinary parameters, a convolution takes its images channels
+last in train mode only, and the model gives pooling what it can read.
+"""
+
+import chainer
+import chainer.functions as F
+import chainer.links as L
+from chainer import memory_layouts as known
+from chainer.backends import cuda
+
+
+class Turned(chainer.FunctionNode):
+    """Maps or filters in another layout, copied once.
+
+    Chainer's ``as_layout`` makes a view, which each function that reads it copies for cuDNN. And
+    its backward pass goes by the layout that a gradient is said to have: of filters with the
+    channels last Chainer makes a gradient laid out like them that is said to be ordinary.
+    """
+
+    def __init__(self, source, layout):
+        super().__init__()
+        self.source, self.layout = source, layout
+
+    def check_layout_forward(self, inputs):
+        """Take every layout."""
+
+    def forward(self, inputs):
+        x, = inputs
+        axes = known._get_layout_transpose_axes(x.ndim, self.source, self.layout)
+        self.output_layouts = (self.layout,)
+        return cuda.get_array_module(x).ascontiguousarray(x.transpose(axes)),
+
+    def backward(self, indexes, gys):
+        return Turned(self.layout, self.source).apply(gys)
+
+
+def turned(x, layout):
+    """Return a variable in a layout of `chainer.memory_layouts`, itself if it has it already."""
+    return x if x.layout == layout else Turned(x.layout, layout).apply((x,))[0]
+
+
+class ChannelsLast(L.Convolution2D):
+    """Chainer's convolution, of maps with their channels last in train mode."""
+
+    def forward(self, x):
+        """Return maps (N, K, H, W), in train mode with a layout of (N, H, W, K).
+
+        Parameters
+        ----------
+        x : array or chainer.Variable, shape (N, C, H, W)
+            In any layout.
+        """
+        x = chainer.as_variable(x)
+        if not chainer.config.train:
+            return super().forward(turned(x, None))
+        if self.W.array is None:
+            self._initialize_params(x.shape[1])
+        return F.convolution_2d(
+            turned(x, known.CUDNN_CHANNEL_LAST_X), turned(self.W, known.CUDNN_CHANNEL_LAST_W), None,
+            self.stride, self.pad, dilate=self.dilate, groups=self.groups, cudnn_fast=True)
+
+
+def plain(h):
+    """Return maps in the ordinary layout, for a function that knows no other.
+
+    Parameters
+    ----------
+    h : array or chainer.Variable, shape (N, C, H, W)
+    """
+    return turned(h, None) if isinstance(h, chainer.Variable) else h
+
+
+def use_channels_last(model, device):
+    """Have a model's convolutions run with the channels last while it is trained.
+
+    Parameters
+    ----------
+    model : chainer.Link
+        ResNet50, ResNet101 or ResNet152.
+    device : chainer.backend.Device
+
+    Raises
+    ------
+    ValueError
+        If the device is no GPU with cuDNN, or the model has parts that know one layout only.
+    """
+    option = "channels_last=True (--channels-last)"
+    if not isinstance(device, cuda.GpuDevice) or not cuda.cudnn_enabled:
+        raise ValueError(f"{option} is a layout of cuDNN's, for a GPU; {device.name} has none. "
+                         f"Give device='@cupy:0' (--device @cupy:0), or leave it out")
+    links = [link for link in model.links() if isinstance(link, L.Convolution2D)]
+    biased = sum(link.b is not None for link in links)
+    if biased or not getattr(model, "knows_layouts", False):
+        raise ValueError(f"{option} is for ResNet50, ResNet101 and ResNet152 without stem_bias; "
+                         f"{type(model).__name__} has {biased} convolutions with a bias, or other "
+                         f"parts that know one layout only")
+    for link in links:
+        link.__class__ = ChannelsLast
