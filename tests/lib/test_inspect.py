@@ -4,7 +4,7 @@ import gc
 import html.parser
 import tracemalloc
 
-from convnets import models
+from convnets import inspect, models
 from convnets.inspect import graph, receptive_fields, summary
 
 import chainer
@@ -53,6 +53,21 @@ def test_kept_bytes_are_what_a_forward_pass_leaves_allocated(build, shape):
     kept = summary(model, shape).kept_bytes - x.nbytes + y.array.nbytes
     # Beside arrays there are Python's own objects: some kB for each of the layers.
     assert kept <= allocated < kept * 1.01 + 3_000 * len(summary(model, shape).rows)
+
+
+@pytest.mark.parametrize(("build", "shape"), [
+    (models.LeNet5, (2, 1, 28, 28)), (models.SqueezeNet, (1, 3, 64, 64)),
+    (models.ResNet20, (2, 3, 32, 32)), (lambda: L.Convolution2D(4, 8, 3, groups=2), (1, 4, 9, 9)),
+    (lambda: L.DilatedConvolution2D(3, 5, 3, 2, 2, 2), (1, 3, 19, 16))])
+def test_rows_are_those_of_a_pass_that_computes_its_products(monkeypatch, build, shape):
+    model = build()
+    without = summary(model, shape)
+    x = np.random.RandomState(0).rand(*shape).astype(np.float32)
+    with chainer.using_config("train", False):
+        after = getattr(model, "logits", model)(x).array
+    assert after.any()               # products are computed again
+    monkeypatch.setattr(inspect, "PRODUCTS", {})
+    assert without == summary(model, shape)
 
 
 def test_what_a_layer_keeps():

@@ -26,6 +26,14 @@ def wait_for(page, said):
     expect(text).to_contain_text(re.compile(said))
 
 
+# A run of 20 steps that draws its loss: pictures take each other's place.
+CURVE = """import convnets
+from convnets import widgets
+run = convnets.trainer(convnets.models.LeNet5(), *convnets.data.mnist(200, 20), epochs=1, batch=10)
+run.extend(widgets.loss_curve(20))
+run.run()"""
+
+
 def id_of(cell):
     return cell.get_attribute("id").removeprefix("cell-")
 
@@ -50,6 +58,11 @@ def test_chapter_2(page_at):
     expect(output(page, first)).to_have_text("(100, 1, 28, 28)")
     press(page, first, "Stored output")
     expect(output(page, first)).to_contain_text("images (100, 1, 28, 28) float32")
+
+    run_cell(page, first, CURVE, "done")
+    curve = output(page, first).locator("[data-cv=loss_curve]")
+    expect(curve).to_have_count(1)
+    expect(curve).to_contain_text("after 20 of 20 steps")
 
     run_cell(page, first, "x = = 2", "Cell 2 stopped: SyntaxError")
     expect(output(page, first).locator(".traceback")).to_contain_text("x = = 2")
