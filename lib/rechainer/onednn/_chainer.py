@@ -4,6 +4,7 @@ Each replacement asks `use_ideep` as Chainer does. A method that runs into somet
 not offer runs again without it.
 """
 
+import copy
 import functools
 import importlib.util
 from typing import NamedTuple
@@ -13,6 +14,7 @@ from rechainer.onednn import _ideep4py, _library
 from rechainer.onednn import _operations as ops
 from rechainer.onednn._arrays import zeros
 from rechainer.onednn._library import Unsupported
+from rechainer.onednn._products import in_threads
 
 import numpy
 
@@ -266,13 +268,15 @@ def in_pieces(ordinary):
         if not _divisible(arrays):
             return ordinary(self, param)
         data, grad, *states = (array.reshape(-1) for array in arrays)
-        try:
-            for i in range(0, data.size, PIECE):
-                part = slice(i, i + PIECE)
-                self._state = dict(zip(whole, (s[part] for s in states), strict=True))
-                ordinary(self, Piece(data[part], grad[part], data.dtype))
-        finally:
-            self._state = whole
+
+        def work(numbers):
+            rule = copy.copy(self)  # It has the state of one piece.
+            for i in range(numbers.start, numbers.stop):
+                part = slice(i * PIECE, (i + 1) * PIECE)
+                rule._state = dict(zip(whole, (s[part] for s in states), strict=True))
+                ordinary(rule, Piece(data[part], grad[part], data.dtype))
+
+        in_threads(work, -(-data.size // PIECE))
 
     return update_core_cpu
 

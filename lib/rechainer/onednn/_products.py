@@ -5,6 +5,7 @@ not backward to the weights: there they reach 15 to 70 % of what OpenBLAS does (
 """
 
 import contextlib
+import contextvars
 import ctypes
 import functools
 import math
@@ -70,12 +71,14 @@ def in_threads(work, size):
         work(slice(0, size))
         return
     errors = []
+    # What NumPy does about an overflow is said in the context of the caller.
+    contexts = [contextvars.copy_context() for _ in range(count)]
 
     def body(_):
         # OpenMP may give fewer threads than it was asked for.
         i, n = openmp.omp_get_thread_num(), openmp.omp_get_num_threads()
         try:
-            work(slice(size * i // n, size * (i + 1) // n))
+            contexts[i].run(work, slice(size * i // n, size * (i + 1) // n))
         except BaseException as e:
             errors.append(e)
 
