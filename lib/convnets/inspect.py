@@ -3,7 +3,6 @@
 import copy
 import html
 import math
-from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 
 import chainer
@@ -312,7 +311,7 @@ def _trace(model, shape):
     state = np.random.get_state()
     try:
         with chainer.using_config("train", True), chainer.using_config("enable_backprop", True), \
-                _without_products():
+                _WithoutProducts():
             return twin, getattr(twin, "logits", twin)(twin.device.send(x))
     finally:
         np.random.set_state(state)
@@ -328,32 +327,31 @@ def _convolved(function, x, w):
 
 # Functions whose products are left out, with the shape of their output.
 PRODUCTS = {
-    (Convolution2DFunction, "forward_cpu"): _convolved,
-    (LinearFunction, "forward"): lambda _, x, w: (x[0], w[0]),
+    Convolution2DFunction: _convolved,
+    LinearFunction: lambda _, x, w: (x[0], w[0]),
 }
 
 
-@contextmanager
-def _without_products():
-    """Let the functions of PRODUCTS give zeros, on the CPU, and keep what they would keep."""
-    ordinary = {key: getattr(*key) for key in PRODUCTS}
+class _WithoutProducts(chainer.FunctionHook):
+    """Lets functions of PRODUCTS give zeros, on the CPU, and keep what they would keep."""
 
-    def zeros(key):
-        def forward(self, inputs):
+    name = "without products"
+
+    def forward_preprocess(self, function, in_data):
+        shape = PRODUCTS.get(type(function))
+        is_on_cpu = isinstance(in_data[0], np.ndarray)
+        if shape is None or not is_on_cpu or getattr(function, "groups", 1) > 1:
+            return
+
+        def forward(inputs):
+            function.retain_inputs((0, 1))
             x, w = inputs[:2]
-            if not isinstance(x, np.ndarray) or getattr(self, "groups", 1) > 1:
-                return ordinary[key](self, inputs)
-            self.retain_inputs((0, 1))
-            return np.zeros(PRODUCTS[key](self, x.shape, w.shape), x.dtype),
-        return forward
+            return np.zeros(shape(function, x.shape, w.shape), x.dtype),
 
-    try:
-        for function, name in PRODUCTS:
-            setattr(function, name, zeros((function, name)))
-        yield
-    finally:
-        for (function, name), method in ordinary.items():
-            setattr(function, name, method)
+        function.forward = forward
+
+    def forward_postprocess(self, function, in_data):
+        vars(function).pop("forward", None)
 
 
 def _owners(model):
