@@ -47,7 +47,8 @@ CELL_NOISE = ("execution", "ExecuteTime", "collapsed", "scrolled", "jupyter", "v
 
 ANSI = re.compile(r"\x1b\[[0-9;]*[A-Za-z]")
 ADDRESS = re.compile(r"\bat 0x[0-9a-fA-F]{6,}")
-KERNEL_FILE = re.compile(r"\S*/ipykernel_\d+/\d+\.py")
+# Begins behind a space: else the search takes minutes in a text of 200 kB without one.
+KERNEL_FILE = re.compile(r"(?<!\S)\S*/ipykernel_\d+/\d+\.py")
 
 
 class NotebookError(Exception):
@@ -128,9 +129,7 @@ FOLDERS = known_folders()
 
 def plain(text):
     """Text without colours and without the folders of this machine."""
-    text = ANSI.sub("", text)
-    if "/ipykernel_" in text:  # The search takes minutes in a text of 200 kB without a space.
-        text = KERNEL_FILE.sub("<cell>", text)
+    text = KERNEL_FILE.sub("<cell>", ANSI.sub("", text))
     for folder, name in FOLDERS:
         text = text.replace(folder + "/", name + "/")
     return text
