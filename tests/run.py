@@ -135,13 +135,15 @@ def site():
         print("There is no book to open: the build failed, or the step `book` was not run.")
         return Result(failed=1)
     pages, live = "tests/site/test_pages.py", "tests/site/test_live_pages.py"
-    results = two_at_a_time({
-        "every page that runs in the browser, run there": [live, "--durations=3"],
+    parts = {
+        "chapters, run in the browser": [live, "-k", "book-"],
         "links, features, figures, the runner": [
-            "tests/site", f"--ignore={pages}", f"--ignore={live}", "--durations=3",
+            "tests/site", f"--ignore={pages}", f"--ignore={live}",
         ],
-        "every page: errors, requests, axe, width": [pages, "--durations=3"],
-    })
+        "every page: errors, requests, axe, width": [pages],
+        "labs, run in the browser": [live, "-k", "not book-"],
+    }
+    results = two_at_a_time({name: [*args, "--durations=3"] for name, args in parts.items()})
     return sum(results.values(), Result())
 
 
