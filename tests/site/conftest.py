@@ -13,6 +13,12 @@ import pytest
 from playwright.sync_api import sync_playwright
 
 HTML = Path(os.environ.get("BOOK_HTML", Path(__file__).resolve().parents[2] / "_build/html"))
+# The browser's Python, which a build leaves out where a part of it cannot be had.
+DIST = HTML / "_static/live/dist"
+needs_python = pytest.mark.skipif(
+    not (DIST / "manifest.json").exists(),
+    reason="this build has no Python for the browser (see what the build said)",
+)
 # Served below a folder, as on a project's public page: only relative links work there.
 FOLDER = "/some/folder/"
 CHROMIUM = (

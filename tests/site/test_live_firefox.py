@@ -8,17 +8,14 @@ import time
 from contextlib import contextmanager
 
 import pytest
-from conftest import HTML
+from conftest import needs_python
 
 FIREFOX = shutil.which("firefox-esr") or shutil.which("firefox")
 pytestmark = [
     pytest.mark.site,
     pytest.mark.slow,
     pytest.mark.skipif(not FIREFOX, reason="no Firefox found: pages were run in Chromium alone"),
-    pytest.mark.skipif(
-        not (HTML / "_static/live/dist/manifest.json").exists(),
-        reason="this build has no Python for the browser",
-    ),
+    needs_python,
 ]
 LIMIT = 300  # seconds: many times what a quiet machine needs
 # Every host but this machine is behind a proxy that is not there.

@@ -4,15 +4,12 @@ import base64
 import json
 
 import pytest
-from conftest import HTML, serve
+from conftest import DIST, HTML, needs_python, serve
 from live_pages import LiveError, worker
 
-DIST = HTML / "_static/live/dist"
 pytestmark = [
     pytest.mark.site,
-    pytest.mark.skipif(
-        not DIST.is_dir(), reason="the book was built without live code (see what the build said)"
-    ),
+    needs_python,
 ]
 PNG = b"\x89PNG\r\n\x1a\n"
 

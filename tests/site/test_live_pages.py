@@ -1,16 +1,13 @@
 """Every page that may run in the reader's browser runs there, and shows what it stores."""
 
 import pytest
-from conftest import HTML
+from conftest import needs_python
 from live_pages import live_notebooks, row, run_notebook, values
 
 pytestmark = [
     pytest.mark.site,
     pytest.mark.slow,
-    pytest.mark.skipif(
-        not (HTML / "_static/live/dist/manifest.json").exists(),
-        reason="the book was built without live code (see what the build said)",
-    ),
+    needs_python,
 ]
 
 

@@ -3,17 +3,14 @@
 import re
 
 import pytest
-from conftest import HTML, serve
+from conftest import HTML, needs_python, serve
 from playwright.sync_api import expect
 from test_live_runner import START, check_look, edit, output, press, state
 
 pytestmark = [
     pytest.mark.site,
     pytest.mark.slow,
-    pytest.mark.skipif(
-        not (HTML / "_static/live/dist/manifest.json").exists(),
-        reason="this build has no Python for the browser",
-    ),
+    needs_python,
 ]
 # Many times what a quiet machine needs: cells train networks here.
 LIMIT = 500_000

@@ -8,7 +8,7 @@ import live_book
 import nbformat
 import pytest
 from axe_playwright_python.sync_playwright import Axe
-from conftest import HTML, page_names, serve, watch
+from conftest import HTML, needs_python, page_names, serve, watch
 from live_book import ROOT
 from playwright.sync_api import expect
 
@@ -477,10 +477,9 @@ def test_each_cell_of_each_page_is_found():
         assert re.findall(r'<div class="cell [^>]*id="cell-([^"]*)"', text) == shown, name
 
 
+@needs_python
 def test_the_pages_that_have_to_run_do():
     """Where there is a Python for the browser: chapters 1 to 7 and 9, and all labs."""
-    if not (HTML / "_static/live/dist/manifest.json").exists():
-        pytest.skip("this build has no Python for the browser")
     names = {name for name, _ in pages_that_run()}
     wanted = {f"{path.relative_to(ROOT).with_suffix('')}.html"
               for pattern in ("book/0[1-79]_*.ipynb", "labs/0*/lab.ipynb")

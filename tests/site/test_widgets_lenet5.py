@@ -105,12 +105,18 @@ def test_a_one_drawn_with_the_mouse_is_a_one(page, net):
     np.testing.assert_allclose(layer(page, "prob").sum(), 1, atol=1e-12)
 
 
-def test_by_keyboard(page, net):
+def draw_by_keys(page, keys):
+    """Press keys on an empty pad; return the pad."""
     page.get_by_role("button", name="Clear").click()
     pad = page.get_by_role("application")
     pad.focus()
-    for key in ["ArrowUp"] * 7 + ["Space"] + ["Shift+ArrowDown"] * 14:
+    for key in keys:
         page.keyboard.press(key)
+    return pad
+
+
+def test_by_keyboard(page, net):
+    pad = draw_by_keys(page, ["ArrowUp"] * 7 + ["Space"] + ["Shift+ArrowDown"] * 14)
     assert "LeNet5 reads 1" in page.locator(".cv-answer").inner_text()
     image = drawn(page)[0, 0]
     assert (image[7:22, 14] == 1).all() and image[:5].max() == image[24:].max() == 0
@@ -121,11 +127,7 @@ def test_by_keyboard(page, net):
 
 
 def test_centre_moves_the_centre_of_mass_into_the_middle(page, net):
-    page.get_by_role("button", name="Clear").click()
-    pad = page.get_by_role("application")
-    pad.focus()
-    for key in ["ArrowLeft"] * 9 + ["Space"] + ["Shift+ArrowUp"] * 10:
-        page.keyboard.press(key)
+    draw_by_keys(page, ["ArrowLeft"] * 9 + ["Space"] + ["Shift+ArrowUp"] * 10)
     before = drawn(page)
     page.get_by_role("button", name="Centre").click()
     after = drawn(page)[0, 0]
