@@ -142,20 +142,25 @@ class Fused:
 
     def update(self, lossfun, *args):
         """Take one step: loss, gradients, and new parameters."""
-        self._backward(lossfun, *args)
+        self.backward(lossfun, *args)
         self.advance()
         self._apply()
 
     def recordable(self, lossfun, *args):
         """Do the part of a step that a device does; `advance` must come before it."""
-        self._backward(lossfun, *args)
+        self.backward(lossfun, *args)
         self._apply()
+
+    def place(self):
+        """Lay parameters and states out in flat buffers, unless they are; return these."""
+        if self.flat is None or not self._is_in_place():
+            self.flat, self.told = _flatten(self.optimizer.target, self.rule), {}
+        return self.flat
 
     def advance(self):
         """Count a step, and tell the device its numbers."""
         optimizer = self.optimizer
-        if self.flat is None or not self._is_in_place():
-            self.flat, self.told = _flatten(optimizer.target, self.rule), {}
+        self.place()
         optimizer.t += 1
         rules = [param.update_rule for param in self.flat.params]
         for rule in rules:
@@ -173,16 +178,23 @@ class Fused:
             if number != self.told.get(i):
                 self.flat.numbers[i] = self.told[i] = number
 
-    def _backward(self, lossfun, *args):
+    def backward(self, lossfun, *args):
+        """Compute the loss and give each parameter its gradient; return the loss."""
         loss = lossfun(*args)
         self.optimizer.target.cleargrads()
         loss.backward(loss_scale=self.optimizer._loss_scale)
+        return loss
 
     def _apply(self):
         flat = self.flat
         with any_layout():
             for param, grad in zip(flat.params, flat.grads, strict=True):
                 grad[...] = 0 if param.grad is None else param.grad
+        self.apply()
+
+    def apply(self):
+        """Update the parameters by the gradients in the flat buffer."""
+        flat = self.flat
         _step(self.rule, flat)
         if flat.half.size:
             flat.half[...] = flat.param[:flat.half.size]

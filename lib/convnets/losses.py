@@ -64,7 +64,7 @@ class Classifier(L.Classifier):
             it costs nothing).
         """
         self.y = getattr(self.predictor, "logits", self.predictor)(x)
-        _check_labels(t, n_class=self.y.shape[1])
+        check_labels(t, n_class=self.y.shape[1])
         self.loss = self._loss(self.y, t)
         reporter.report({"loss": self.loss}, self)
         if self.compute_accuracy:
@@ -81,7 +81,8 @@ class Classifier(L.Classifier):
         return (1 - self.label_smoothing) * loss + self.label_smoothing * _uniform_loss(y, t)
 
 
-def _check_labels(t, n_class):
+def check_labels(t, n_class):
+    """Raise a ValueError unless labels on the processor are classes, or the one to ignore."""
     t = chainer.as_array(t)
     on_cpu = chainer.backend.get_array_module(t) is np
     if on_cpu and t.size and not (t.min() >= -1 and t.max() < n_class):

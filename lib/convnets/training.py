@@ -18,6 +18,7 @@ from .fused import Fused
 from .layouts import use_channels_last
 from .losses import Classifier
 from .precision import PRECISIONS, Originals
+from .recorded import RecordedStep
 
 # name: (constructor, the attribute that holds the learning rate)
 OPTIMIZERS = {
@@ -53,7 +54,7 @@ def train(model, train_set, test_set, **options):
 def trainer(model, train_set, test_set, *, epochs=10, iterations=None, every=None, batch=128,
             optimizer="adam", lr=0.004, weight_decay=0.0, schedule=None, shift=0, seed=0, out=None,
             snapshot=True, resume=False, progress=False, device="@numpy", precision=None,
-            channels_last=False, fused=False, cuda_graph=False, prefetch=False):
+            channels_last=False, fused=False, cuda_graph=False, recorded=False, prefetch=False):
     """Build a Chainer trainer with evaluation, log, snapshots and progress bar.
 
     A run that was killed at any moment continues with ``resume=True`` from its
@@ -110,6 +111,9 @@ def trainer(model, train_set, test_set, *, epochs=10, iterations=None, every=Non
     cuda_graph : bool
         Record the step of a GPU once and launch it as a whole from then on, see
         `convnets.cuda_graphs`; the optimizer is fused with it.
+    recorded : bool
+        Record the step once and replay it without Chainer's Python in between: on a GPU this is
+        ``cuda_graph=True``, on the processor see `convnets.recorded`.
     prefetch : bool
         Send minibatches to a GPU while it works on the last one, see `convnets.feed`.
 
@@ -154,9 +158,12 @@ def trainer(model, train_set, test_set, *, epochs=10, iterations=None, every=Non
     rule = rule(**{rate_name: lr}).setup(target)
     if weight_decay:
         rule.add_hook(chainer.optimizer_hooks.WeightDecay(weight_decay))
-    if fused or cuda_graph:
-        stand_in = Fused(rule)
-        rule.update = (GraphStep(stand_in, device) if cuda_graph else stand_in).update
+    if fused or cuda_graph or recorded:
+        step = Fused(rule)
+        if cuda_graph or recorded:
+            on_cpu = recorded and device.xp is np
+            step = (RecordedStep if on_cpu else GraphStep)(step, device)
+        rule.update = step.update
     dtype = np.float16 if precision else np.float32
     send = Feed(device) if prefetch else device.send
     updater = updaters.StandardUpdater(

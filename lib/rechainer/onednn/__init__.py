@@ -17,6 +17,7 @@ an order that NumPy's functions keep. float32 maps go to oneDNN, everything else
 ``_ideep4py``       ideep4py's names for them
 ``_chainer``        Chainer's methods that need more than that
 ``_programs``       whole networks for inference, which `convnets.optimize` builds
+``_steps``          whole steps of training, which `convnets.recorded` builds
 ==================  ==============================================================
 
 The library is looked for where pip puts it, and at the environment variable ``RECHAINER_ONEDNN``
@@ -27,10 +28,11 @@ from rechainer.onednn import _library
 from rechainer.onednn._chainer import SEAMS, is_usable, wanted
 from rechainer.onednn._library import Unsupported
 from rechainer.onednn._primitives import kept_for
-from rechainer.onednn._programs import Program, Weights
+from rechainer.onednn._programs import Program, Value, Weights
+from rechainer.onednn._steps import Given, TrainingProgram
 
-__all__ = ["SEAMS", "Program", "Unsupported", "Weights", "is_usable", "kept_for", "status",
-           "wanted"]
+__all__ = ["SEAMS", "Given", "Program", "TrainingProgram", "Unsupported", "Value", "Weights",
+           "is_usable", "kept_for", "status", "wanted"]
 
 
 def status():

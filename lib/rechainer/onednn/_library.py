@@ -111,6 +111,8 @@ _DESCRIPTIONS = {
     "lrn_backward": (c_int, *(HANDLE,) * 3, c_int64, *(c_float,) * 3, HANDLE),
     "binary": (c_int, *(HANDLE,) * 3),
     "inner_product_forward": (c_int, *(HANDLE,) * 4),
+    "inner_product_backward_data": (HANDLE,) * 4,
+    "inner_product_backward_weights": (HANDLE,) * 5,
 }
 _RESULTS = {"dnnl_memory_desc_get_size": ctypes.c_size_t, "dnnl_memory_desc_equal": c_int,
             "dnnl_primitive_desc_query_md": HANDLE, "dnnl_version": POINTER(_Version)}  # fmt: skip

@@ -77,6 +77,8 @@ class Value:
         The value of another shape whose memory this is.
     """
 
+    array = None    # of `Given` values, whose memory is not the program's
+
     def __init__(self, shape, root=None):
         self.shape, self.root = tuple(shape), root or self
         self.layout = maps(shape) if len(shape) == 4 else Layout.dense(shape)
@@ -188,7 +190,7 @@ class Program:
 
     def reshape(self, x, shape):
         """Add a change of shape, which costs nothing where the elements stay in their places."""
-        if len(x.shape) != 4 or x.shape[2:] == (1, 1):
+        if x.root.array is None and _is_one_order(x.shape) and _is_one_order(shape):
             return Value(shape, x.root)
         return self.call(lambda arrays: (arrays[0].reshape(shape),), (x,), (shape,))[0]
 
@@ -224,7 +226,8 @@ class Program:
         """
         places, sizes = self._places(results)
         self._memories = [aligned(size) for size in sizes]  # primitives know addresses only
-        arrays = {v: v.view(self._memories[places[v.root]]) for v in self._values(results)}
+        arrays = {v: v.view(self._memories[places[v.root]]) if v.root.array is None else v.array
+                  for v in self._values(results)}
         self._input = arrays[self.input]
         self._results = [arrays[v] for v in results]
         self._runs = [step.bind(arrays) for step in self.steps]
@@ -246,9 +249,10 @@ class Program:
         places = {self.input: 0}
         for i, step in enumerate(self.steps):
             for value in step.writes:
-                places[value.root] = _take(value.bytes, sizes, free)
+                if value.root.array is None:
+                    places[value.root] = _take(value.bytes, sizes, free)
             free += [places[root] for root in {v.root for v in (*step.reads, *step.writes)}
-                     if last[root] == i]
+                     if last[root] == i and root.array is None]
         return places, sizes
 
     def run(self, x):
@@ -257,6 +261,11 @@ class Program:
         for step in self._runs:
             step()
         return [numpy.array(result) for result in self._results]
+
+
+def _is_one_order(shape):
+    """Tell whether arrays of a shape are the same in memory, channels last or not."""
+    return len(shape) != 4 or shape[1] == 1 or tuple(shape[2:]) == (1, 1)
 
 
 def _take(size, sizes, free):

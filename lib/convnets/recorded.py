@@ -1,0 +1,236 @@
+"""A training step on the processor, recorded once and replayed: less Python between operations.
+
+A small network's step is a hundred short operations, and Chainer needs longer for what is between
+them - variables, the graph, checks of types, the way back through the graph - than the processor
+for the arithmetic. So a step is taken once for each shape of minibatch, the functions that Chainer
+calls in it, forward and backward, are written down, and from then on oneDNN's primitives do what
+these functions did, in memory laid out beforehand. It is to the processor what a CUDA graph
+(`convnets.cuda_graphs`) is to a GPU:
+
+- parameters, their gradients and the optimizer's state are views of flat buffers, updated at once
+  (`convnets.fused`);
+- a function without a primitive is called as it is: dropout draws its numbers from NumPy, batch
+  normalization updates its statistics;
+- Python of the model's own runs while the step is recorded and never again. What a recording
+  computes is compared with an ordinary step on other images before it is used;
+- evaluation stays outside. Where ``chainer.config.use_ideep`` does not ask for oneDNN, or there is
+  none, and under ``chainer.config.debug``, each step is an ordinary one.
+"""
+
+from contextlib import contextmanager, nullcontext
+
+from rechainer import onednn
+
+import chainer
+import numpy as np
+
+from .cuda_graphs import GraphError
+from .optimize import N_PLANS
+from .recorded_calls import StepTape, Translation
+
+#: How far the results of a recording may be from an ordinary step's, relative to the gradient's
+#: norm. float32 accounts for 1e-6 to 1e-3; a mask or a count that stands still for far more.
+TOLERANCE = 2e-2
+
+
+class RecordedStep:
+    """A stand-in for `convnets.fused.Fused.update` that records it and replays the recording.
+
+    Parameters
+    ----------
+    fused : convnets.fused.Fused
+    device : chainer.backend.Device
+
+    Raises
+    ------
+    ValueError
+        If the device is not the processor.
+    """
+
+    def __init__(self, fused, device):
+        if device.xp is not np:
+            raise ValueError(f"RecordedStep is for the processor, got {device.name}: a GPU has "
+                             f"convnets.cuda_graphs.GraphStep")
+        self.fused = fused
+
+    def update(self, lossfun, *arrays):
+        """Take one step; what it reports is reported.
+
+        Raises
+        ------
+        GraphError
+            If the step cannot be recorded. Nothing has changed then.
+        """
+        if not self._is_recordable(arrays):
+            self.fused.update(lossfun, *arrays)
+            return
+        recording = self._recording(lossfun, arrays)
+        reported = recording(arrays)
+        self.fused.advance()
+        self.fused.apply()
+        chainer.report(reported)
+
+    def _is_recordable(self, arrays):
+        return (arrays and onednn.wanted(*arrays[:1], supported_ndim=range(1, 9))
+                and not chainer.config.debug and not chainer.get_function_hooks()
+                and all(p.array is not None for p in self.fused.optimizer.target.params()))
+
+    def _recording(self, lossfun, arrays):
+        flat, found = self.fused.place(), onednn.kept_for(self)
+        key = lossfun, chainer.config.train, *((a.shape, a.dtype) for a in arrays)
+        recording = found.get(key)
+        if recording is None or not recording.is_current(flat):
+            while len(found) >= N_PLANS:
+                del found[next(iter(found))]
+            found[key] = recording = Recording(self.fused, lossfun, arrays)
+        return recording
+
+
+class Recording:
+    """A step of a loss for minibatches of one shape; a call takes it, all but the update.
+
+    Parameters
+    ----------
+    fused : convnets.fused.Fused
+    lossfun : callable
+    arrays : sequence of array
+        A minibatch.
+
+    Raises
+    ------
+    GraphError
+        If the step cannot be recorded.
+    """
+
+    def __init__(self, fused, lossfun, arrays):
+        self.flat, target = fused.place(), fused.optimizer.target
+        self._params = [(param, param.array) for param in target.params()]
+        self._kept = [(link, name, value) for link, name, value in kept_by(target)
+                      if isinstance(value, np.ndarray)]
+        with unchanged(target):
+            self.names, self._program = self._translate(fused, lossfun, arrays)
+        self._check(fused, lossfun, arrays)
+
+    def __call__(self, arrays):
+        """Write the gradients of a minibatch to the flat buffer; return what is reported."""
+        results = self._program.run(*arrays)
+        for param, grad in zip(self.flat.params, self.flat.grads, strict=True):
+            if param.grad is not grad:
+                param.grad = grad
+        return dict(zip(self.names, results, strict=True))
+
+    def is_current(self, flat):
+        """Tell whether all arrays are where they were recorded."""
+        return (flat is self.flat and all(p.raw_array is array for p, array in self._params)
+                and all(getattr(link, name) is value for link, name, value in self._kept))
+
+    def _translate(self, fused, lossfun, arrays):
+        others = tuple(map(another, arrays))
+        with StepTape(others) as tape:
+            loss, reported = ordinary(fused, lossfun, others)
+        numbers = {name: tape.number(value) for name, value in reported.items()}
+        gradients = [(None if p.grad is None else tape.number(p.grad), place)
+                     for p, place in zip(self.flat.params, self.flat.grads, strict=True)]
+        for name, value in (*numbers.items(), *((p.name, n) for p, (n, _) in zip(
+                self.flat.params, gradients, strict=True) if p.grad is not None)):
+            if value is None:
+                raise refused(f"{name} is not what a function of Chainer returned")
+        loss.unchain_backward()      # the model may keep it, and with it the whole graph
+        return list(numbers), Translation(arrays, tape.ops, gradients,
+                                          list(numbers.values())).program
+
+    def _check(self, fused, lossfun, arrays):
+        """Compare with an ordinary step."""
+        target = fused.optimizer.target
+        with unchanged(target):
+            got = {**self(arrays), **grads(target), **state(target)}
+        with unchanged(target):
+            loss, reported = ordinary(fused, lossfun, arrays)
+            expected = {**reported, **grads(target), **state(target)}
+            loss.unchain_backward()
+        wrong = differing(got, expected, reported, len(arrays[0]))
+        if wrong:
+            raise refused(f"what was recorded with other images gives another "
+                          f"{', '.join(wrong)}")
+
+
+def refused(reason):
+    """Return an error that says what cannot be recorded, and what to do."""
+    return GraphError(
+        f"this step cannot be recorded: {reason}. Each step must do the same, by functions of "
+        f"Chainer alone: NumPy, counters and tests of values in the model's own code, label "
+        f"smoothing and top-k accuracy are not repeated. Go without recorded=True (--recorded), "
+        f"or write that part with chainer.functions")
+
+
+def another(array):
+    """Return other numbers of the same kind: what depends on them only seems to be constant."""
+    if array.dtype.kind == "f":
+        return np.ascontiguousarray(array[..., ::-1]) * array.dtype.type(0.75)
+    return np.roll(array, 1, axis=0)
+
+
+def ordinary(fused, lossfun, arrays):
+    """Take a step without update; return the loss and the arrays that it reports."""
+    reported = {}
+    with observed(reported):
+        loss = fused.backward(lossfun, *arrays)
+    return loss, {name: chainer.as_array(value) for name, value in reported.items()}
+
+
+def observed(reported):
+    """Return the context in which reports go to a dictionary; without a reporter there are none."""
+    try:
+        return chainer.get_current_reporter().scope(reported)
+    except IndexError:
+        return nullcontext()
+
+
+def kept_by(target):
+    """Return (link, name, value) of what a model keeps besides parameters."""
+    return [(link, name, getattr(link, name)) for link in target.links()
+            for name in link._persistent]
+
+
+def state(target):
+    """Return copies of what a model keeps besides parameters, by name."""
+    return {f"{path}/{name}": np.array(getattr(link, name))
+            for path, link in target.namedlinks() for name in link._persistent}
+
+
+def grads(target):
+    """Return copies of the gradients, by name."""
+    return {name: np.array(p.grad) for name, p in target.namedparams() if p.grad is not None}
+
+
+@contextmanager
+def unchanged(target):
+    """Undo what happens inside to NumPy's random numbers and what a model keeps."""
+    random, before = np.random.get_state(), [
+        (link, name, value, np.array(value)) for link, name, value in kept_by(target)]
+    try:
+        yield
+    finally:
+        np.random.set_state(random)
+        for link, name, value, copied in before:
+            if isinstance(value, np.ndarray):
+                value[...] = copied
+            setattr(link, name, value)
+
+
+def differing(got, expected, reported, n):
+    """Return the names of what is different, beyond what float32 accounts for.
+
+    Parameters
+    ----------
+    got, expected : dict of array
+    reported : collection of str
+        Names of numbers that may be counts of examples.
+    n : int
+        Examples.
+    """
+    norms = {name: np.linalg.norm(value) for name, value in expected.items()}
+    least = 1e-3 * max((norms[name] for name in norms if name not in reported), default=0)
+    return [name for name, value in expected.items() if name not in got or not (
+        np.linalg.norm(got[name] - value) <= TOLERANCE * max(norms[name], least)
+        + (1.5 / n if name in reported else 0))]
