@@ -24,9 +24,8 @@ from rechainer import onednn
 import chainer
 import numpy as np
 
-from .cuda_graphs import GraphError
 from .optimize import N_PLANS
-from .recorded_calls import StepTape, Translation
+from .recorded_calls import StepTape, Translation, refused
 
 #: How far the results of a recording may be from an ordinary step's, relative to the gradient's
 #: norm. float32 accounts for 1e-6 to 1e-3; a mask or a count that stands still for far more.
@@ -61,28 +60,31 @@ class RecordedStep:
         GraphError
             If the step cannot be recorded. Nothing has changed then.
         """
-        if not self._is_recordable(arrays):
+        recording = self._recording(lossfun, arrays)
+        if recording is None:
             self.fused.update(lossfun, *arrays)
             return
-        recording = self._recording(lossfun, arrays)
         reported = recording(arrays)
         self.fused.advance()
         self.fused.apply()
         chainer.report(reported)
 
-    def _is_recordable(self, arrays):
-        return (arrays and onednn.wanted(*arrays[:1], supported_ndim=range(1, 9))
-                and not chainer.config.debug and not chainer.get_function_hooks()
-                and all(p.array is not None for p in self.fused.optimizer.target.params()))
-
     def _recording(self, lossfun, arrays):
-        flat, found = self.fused.place(), onednn.kept_for(self)
-        key = lossfun, chainer.config.train, *((a.shape, a.dtype) for a in arrays)
+        """Return what does for a minibatch; None if an ordinary step does."""
+        config = chainer.config
+        if (config.debug or chainer.get_function_hooks() or not arrays
+                or not onednn.wanted(*arrays[:1], supported_ndim=range(1, 9))):
+            return None
+        found = onednn.kept_for(self)    # a program belongs to its thread
+        key = lossfun, config.train, *((a.shape, a.dtype) for a in arrays)
         recording = found.get(key)
-        if recording is None or not recording.is_current(flat):
-            while len(found) >= N_PLANS:
-                del found[next(iter(found))]
-            found[key] = recording = Recording(self.fused, lossfun, arrays)
+        if recording is not None and recording.is_current():
+            return recording
+        if any(p.array is None for p in self.fused.optimizer.target.params()):
+            return None
+        while len(found) >= N_PLANS:
+            del found[next(iter(found))]
+        found[key] = recording = Recording(self.fused, lossfun, arrays)
         return recording
 
 
@@ -103,13 +105,13 @@ class Recording:
     """
 
     def __init__(self, fused, lossfun, arrays):
-        self.flat, target = fused.place(), fused.optimizer.target
+        self.fused, self.flat, target = fused, fused.place(), fused.optimizer.target
         self._params = [(param, param.array) for param in target.params()]
         self._kept = [(link, name, value) for link, name, value in kept_by(target)
                       if isinstance(value, np.ndarray)]
         with unchanged(target):
-            self.names, self._program = self._translate(fused, lossfun, arrays)
-        self._check(fused, lossfun, arrays)
+            self.names, self._program = self._translate(lossfun, arrays)
+        self._check(lossfun, arrays)
 
     def __call__(self, arrays):
         """Write the gradients of a minibatch to the flat buffer; return what is reported."""
@@ -119,15 +121,16 @@ class Recording:
                 param.grad = grad
         return dict(zip(self.names, results, strict=True))
 
-    def is_current(self, flat):
+    def is_current(self):
         """Tell whether all arrays are where they were recorded."""
-        return (flat is self.flat and all(p.raw_array is array for p, array in self._params)
+        return (self.fused.place() is self.flat
+                and all(p.raw_array is array for p, array in self._params)
                 and all(getattr(link, name) is value for link, name, value in self._kept))
 
-    def _translate(self, fused, lossfun, arrays):
+    def _translate(self, lossfun, arrays):
         others = tuple(map(another, arrays))
         with StepTape(others) as tape:
-            loss, reported = ordinary(fused, lossfun, others)
+            loss, reported = ordinary(self.fused, lossfun, others)
         numbers = {name: tape.number(value) for name, value in reported.items()}
         gradients = [(None if p.grad is None else tape.number(p.grad), place)
                      for p, place in zip(self.flat.params, self.flat.grads, strict=True)]
@@ -136,31 +139,33 @@ class Recording:
             if value is None:
                 raise refused(f"{name} is not what a function of Chainer returned")
         loss.unchain_backward()      # the model may keep it, and with it the whole graph
-        return list(numbers), Translation(arrays, tape.ops, gradients,
-                                          list(numbers.values())).program
+        return list(numbers), Translation(
+            arrays, tape.ops, gradients, list(numbers.values()), self._own()).program
 
-    def _check(self, fused, lossfun, arrays):
+    def _own(self):
+        """Return the arrays of the model."""
+        return [*(array for _, array in self._params), *(value for *_, value in self._kept)]
+
+    def _grads(self):
+        """Return copies of the gradients that are wanted, by name."""
+        wanted = {id(param) for param in self.flat.params}
+        return {name: np.array(p.grad) for name, p in self.fused.optimizer.target.namedparams()
+                if id(p) in wanted and p.grad is not None}
+
+    def _check(self, lossfun, arrays):
         """Compare with an ordinary step."""
-        target = fused.optimizer.target
+        target = self.fused.optimizer.target
         with unchanged(target):
-            got = {**self(arrays), **grads(target), **state(target)}
+            got = {**self(arrays), **self._grads(), **state(target)}
         with unchanged(target):
-            loss, reported = ordinary(fused, lossfun, arrays)
-            expected = {**reported, **grads(target), **state(target)}
+            loss, reported = ordinary(self.fused, lossfun, arrays)
+            expected = {**reported, **self._grads(), **state(target)}
             loss.unchain_backward()
+        target.cleargrads()
         wrong = differing(got, expected, reported, len(arrays[0]))
         if wrong:
             raise refused(f"what was recorded with other images gives another "
                           f"{', '.join(wrong)}")
-
-
-def refused(reason):
-    """Return an error that says what cannot be recorded, and what to do."""
-    return GraphError(
-        f"this step cannot be recorded: {reason}. Each step must do the same, by functions of "
-        f"Chainer alone: NumPy, counters and tests of values in the model's own code, label "
-        f"smoothing and top-k accuracy are not repeated. Go without recorded=True (--recorded), "
-        f"or write that part with chainer.functions")
 
 
 def another(array):
@@ -196,11 +201,6 @@ def state(target):
     """Return copies of what a model keeps besides parameters, by name."""
     return {f"{path}/{name}": np.array(getattr(link, name))
             for path, link in target.namedlinks() for name in link._persistent}
-
-
-def grads(target):
-    """Return copies of the gradients, by name."""
-    return {name: np.array(p.grad) for name, p in target.namedparams() if p.grad is not None}
 
 
 @contextmanager

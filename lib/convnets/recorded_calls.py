@@ -1,4 +1,4 @@
-"""What Chainer calls in a training step, written down, and a program of oneDNN's that does the same.
+"""What Chainer calls in a training step, written down, and a program that does the same.
 
 `StepTape` writes the functions down, forward and backward: in Chainer the gradients are functions'
 outputs, too. `Translation` adds each to a `rechainer.onednn.TrainingProgram`: by primitives where
@@ -8,6 +8,7 @@ there are some (`BUILDERS`), else as the function itself.
 import copy
 from collections import Counter
 from dataclasses import dataclass, field, replace
+from typing import NamedTuple
 
 from rechainer import onednn
 from rechainer.onednn import Given, Unsupported
@@ -38,6 +39,14 @@ from .losses import check_labels
 from .optimize import Tape
 
 
+class Kept(NamedTuple):
+    """An array that a function keeps for others."""
+
+    number: int
+    shape: tuple
+    dtype: np.dtype
+
+
 @dataclass(eq=False)
 class Call:
     """A function that Chainer has called in a step, forward or backward.
@@ -51,14 +60,17 @@ class Call:
     shapes: tuple                   # of the outputs
     dtypes: tuple
     captured: dict = field(default_factory=dict)   # attribute: int or array
-    kept: dict = field(default_factory=dict)       # attribute that the call sets: int
-    shape_of: dict = field(default_factory=dict)   # of these
+    kept: dict = field(default_factory=dict)       # attribute that the call sets: Kept
     activation: str | None = None
     parts: tuple = ()               # the calls that this one stands for
 
     def reads(self):
         """Return the numbers of the values that it reads."""
         return [x for x in (*self.inputs, *self.captured.values()) if isinstance(x, int)]
+
+    def writes(self):
+        """Return the numbers of the values that it makes."""
+        return [*self.outputs, *(x.number for x in self.kept.values())]
 
 
 class StepTape(Tape):
@@ -84,11 +96,10 @@ class StepTape(Tape):
             captured = {name: self.number(x, x) for name, x in state_of(node)}
             outputs = ordinary(inputs)
             numbers = tuple(map(self._new, outputs))
-            kept = {name: self._number_of_kept(x) for name, x in arrays_of(function)
-                    if name not in captured}
+            kept = {name: Kept(self._number_of_kept(x), x.shape, x.dtype)
+                    for name, x in arrays_of(function) if name not in captured}
             self.ops.append(Call(node, known, numbers, tuple(y.shape for y in outputs),
-                                 tuple(y.dtype for y in outputs), captured, kept,
-                                 {name: getattr(function, name).shape for name in kept}))
+                                 tuple(y.dtype for y in outputs), captured, kept))
             return outputs
 
         function.forward = forward
@@ -96,6 +107,15 @@ class StepTape(Tape):
     def _number_of_kept(self, array):
         number = self.number(array)
         return self._new(array) if number is None else number
+
+
+def refused(reason):
+    """Return an error that says what cannot be recorded, and what to do."""
+    return GraphError(
+        f"this step cannot be recorded: {reason}. Each step must do the same, by functions of "
+        f"Chainer alone: NumPy, counters and tests of values in the model's own code, label "
+        f"smoothing and top-k accuracy are not repeated. Go without recorded=True (--recorded), "
+        f"or write that part with chainer.functions")
 
 
 def arrays_of(node):
@@ -115,6 +135,16 @@ LAYERS = Convolution2DFunction, LinearFunction
 
 #: Gradient of weights -> the axes over which the gradient of the bias is a sum.
 BIAS_AXES = {Convolution2DGradW: (0, 2, 3), LinearGradWeight: (0,)}
+
+
+def needed(calls, results):
+    """Return calls but for those whose outputs no one reads and that have no other effect."""
+    read, ready = set(results), []
+    for call in reversed(calls):
+        if type(call.node) not in PURE or not read.isdisjoint(call.writes()):
+            read.update(call.reads())
+            ready.append(call)
+    return ready[::-1]
 
 
 def joined(calls, results):
@@ -177,6 +207,8 @@ class Translation:
         Value and place of each gradient that is wanted; None for zeros.
     results : list of int
         Values that a run returns.
+    own : list of array
+        The model's, which a run is to read where they are.
 
     Raises
     ------
@@ -184,14 +216,17 @@ class Translation:
         If there is something among the calls that no program can do.
     """
 
-    def __init__(self, arrays, calls, gradients, results):
+    def __init__(self, arrays, calls, gradients, results, own):
         self.program = onednn.TrainingProgram(arrays)
         self.values = dict(enumerate(self.program.inputs))
         self.statistics, self.scores = {}, {}
         self._places = {n: Given(place) for n, place in gradients if n is not None}
         wanted = [*(n for n, _ in gradients if n is not None), *results]
+        calls = needed(calls, wanted)
         self._counts = readers(calls, wanted)
+        self._n, self._own = len(arrays[0]), {id(array) for array in own}
         for call in joined(calls, wanted):
+            self._check(call)
             self._add(call)
         for number, place in gradients:
             self._fill(number, place)
@@ -204,27 +239,41 @@ class Translation:
         elif self.values[number].array is not place:
             self.program.call(tuple, (self.values[number],), None, (Given(place),))
 
-    def _add(self, call):
+    def _check(self, call):
         for dtype in call.dtypes:
             if dtype != np.float32:
-                raise GraphError(f"a step is recorded in float32 only, but {call.node.label} "
-                                 f"returns {dtype}")
+                raise refused(f"{call.node.label} returns {dtype}, and there is only float32")
+        for x in call.inputs:
+            if not isinstance(x, int) and self._is_of_batch(x) and type(call.node) not in MEANS:
+                raise refused(f"{call.node.label} gets an array of shape {x.shape} that no "
+                              f"function of Chainer has made of the minibatch")
+
+    def _is_of_batch(self, array):
+        return array.ndim and len(array) == self._n > 1 and id(array) not in self._own
+
+    def _add(self, call):
         try:
-            values = BUILDERS[type(call.node)](self, call)
-        except (KeyError, Unsupported):
+            values = BUILDERS.get(type(call.node), Translation._call)(self, call)
+        except Unsupported:
             for part in call.parts:
                 self._add(part)
-            values = () if call.parts else self._call(call)
-        self.values.update(zip(call.outputs, values, strict=False))
+            if call.parts:
+                return
+            values = self._call(call)
+        self.values.update(zip(call.outputs, values, strict=True))
 
     def _call(self, call):
         """Add a function as it is."""
         numbers = call.reads()
-        kept = {name: n for name, n in call.kept.items()
-                if self._counts[n] and n not in self.values and n not in call.outputs}
-        shapes = dict(zip(call.outputs, call.shapes, strict=True))
-        outputs = [self.output(n, shape) for n, shape in shapes.items()]
-        outputs += [onednn.Value(call.shape_of[name]) for name in kept]
+        if not self.values.keys() >= set(numbers):
+            raise refused(f"{call.node.label} needs what oneDNN keeps in another form")
+        kept = {name: x for name, x in call.kept.items() if self._counts[x.number]
+                and x.number not in self.values and x.number not in call.outputs}
+        for name, x in kept.items():
+            if x.dtype != np.float32:
+                raise refused(f"{call.node.label} keeps {name} as {x.dtype}")
+        outputs = list(map(self.output, call.outputs, call.shapes))
+        also = [onednn.Value(x.shape) for x in kept.values()]
 
         def run(arrays):
             known = dict(zip(numbers, arrays, strict=True))
@@ -232,14 +281,27 @@ class Translation:
             results = node.forward(tuple(_filled(call.inputs, known)))
             return *results, *(getattr(node, name) for name in kept)
 
-        self.program.call(run, [self.values[n] for n in numbers], None, outputs)
-        self.values.update(zip(kept.values(), outputs[len(shapes):], strict=True))
-        return outputs[:len(shapes)]
+        self.program.call(run, [self.values[n] for n in numbers], None, (*outputs, *also))
+        self.values.update(zip((x.number for x in kept.values()), also, strict=True))
+        return outputs
+
+    def known(self, number, among=None):
+        """Return what there is of a value.
+
+        Raises
+        ------
+        Unsupported
+            If a primitive did not make it.
+        """
+        found = (self.values if among is None else among).get(number)
+        if found is None:
+            raise Unsupported("an array that primitives do not make")
+        return found
 
     def value(self, x):
         """Return what a call reads: a value that was computed, or an array that is there."""
         if isinstance(x, int):
-            return self.values[x]
+            return self.known(x)
         if x.dtype != np.float32 or not x.flags.c_contiguous:
             raise Unsupported("an array of another type or order")
         return Given(x)
@@ -316,12 +378,12 @@ def _linear_weights(step, call):
 def _max_pooling(step, call):
     y, indexes = step.program.pooling_forward("max", step.value(call.inputs[0]), call.shapes[0],
                                               *_window(call.node))
-    step.values[call.kept["indexes"]] = indexes
+    step.values[call.kept["indexes"].number] = indexes
     return (y,)
 
 
 def _max_pooling_back(step, call):
-    indexes = step.values[call.captured["func.indexes"]]
+    indexes = step.known(call.captured["func.indexes"])
     return (step.program.pooling_backward("max", step.value(call.inputs[0]), call.shapes[0],
                                           *_window(call.node.func), indexes),)
 
@@ -375,7 +437,7 @@ def _normalization(step, call):
         raise Unsupported("batch normalization over other axes")
     x, gamma, beta = map(step.value, call.inputs)
     y, mean, var = step.program.normalization_forward(x, gamma, beta, node.eps)
-    step.statistics[call.kept["mean"]] = mean, var
+    step.statistics[call.kept["mean"].number] = mean, var
     if node.running_mean is not None:
         n = x.shape[0] * x.shape[2] * x.shape[3]
         adjust = n / max(n - 1, 1)    # an estimate without bias
@@ -394,7 +456,7 @@ def _follow(node, adjust, mean, var):
 
 def _normalization_back(step, call):
     x, gamma, gy = map(step.value, call.inputs)
-    mean, var = step.statistics[call.captured["mean"]]
+    mean, var = step.known(call.captured["mean"], step.statistics)
     places = [step.output(n, gamma.shape) for n in call.outputs[1:]]
     gx = step.program.normalization_backward(x, gy, gamma, mean, var, call.node.eps, *places)
     return gx, *places
@@ -434,21 +496,24 @@ def _cross_entropy(step, call):
         raise Unsupported("a loss for each example")
     logits, labels = step.value(x), step.values.get(t) if isinstance(t, int) else None
     if node.class_weight is not None or labels is None or len(logits.shape) != 2:
-        raise GraphError("softmax_cross_entropy is recorded for logits (N, n_class) and labels "
-                         "(N,) of the minibatch, without class weights")
+        raise refused("softmax_cross_entropy must be of logits (N, n_class) and of the "
+                      "minibatch's labels (N,), without class weights")
     score = CrossEntropy(node, logits.shape[0])
     loss, y = step.program.call(lambda arrays: score.forward(*arrays), (logits, labels),
                                 ((), logits.shape))
-    step.scores[call.kept["y"]] = score, y
+    step.scores[call.kept["y"].number] = score, y
     return (loss,)
 
 
 def _cross_entropy_back(step, call):
-    x, _, gloss = call.inputs
-    score, y = step.scores[call.captured["y"]]
+    gloss = call.inputs[2]
+    score, y = step.known(call.captured["y"], step.scores)
     return step.program.call(lambda arrays: (score.backward(*arrays),), (y, step.value(gloss)),
                              call.shapes)
 
+
+#: Functions that make arrays of ones and zeros for a normalization without scale or shift.
+MEANS = BatchNormalization, BatchNormalizationGrad
 
 #: Function -> what adds it to a program; all others are called as they are.
 BUILDERS = {
@@ -473,3 +538,6 @@ BUILDERS = {
     SoftmaxCrossEntropy: _cross_entropy,
     _SoftmaxCrossEntropyGrad_NoDoubleBackprop: _cross_entropy_back,
 }
+
+#: Functions that do nothing but return something.
+PURE = BUILDERS.keys() - {BatchNormalization} | {Sum}

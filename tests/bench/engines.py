@@ -7,6 +7,8 @@ from pathlib import Path
 from typing import NamedTuple
 
 import convnets
+from convnets.fused import Fused
+from convnets.recorded import RecordedStep
 from rechainer import onednn
 
 import chainer
@@ -42,13 +44,17 @@ def _chainer(use_ideep, prepare=None):
         model = model_of(case.network)
         x, t = batch_of(model, case.batch)
         if case.work == "training":
-            optimizer = (chainer.optimizers.Adam() if case.network == "lenet5"
-                         else chainer.optimizers.MomentumSGD(0.01)).setup(model)
+            optimizer = _optimizer(case, model)
             return lambda: _step(model, optimizer, x, t)
         if prepare:
             model = prepare(model)
         return lambda: _infer(model, x)
     return make
+
+
+def _optimizer(case, model):
+    return (chainer.optimizers.Adam() if case.network == "lenet5"
+            else chainer.optimizers.MomentumSGD(0.01)).setup(model)
 
 
 def _step(model, optimizer, x, t):
@@ -57,6 +63,27 @@ def _step(model, optimizer, x, t):
     loss.backward()
     optimizer.update()
     return loss.array
+
+
+def _recorded(case):
+    chainer.global_config.use_ideep = "auto"
+    model = model_of(case.network)
+    batch = batch_of(model, case.batch)
+    step = RecordedStep(Fused(_optimizer(case, model)), model.device)
+
+    def loss(x, t):
+        y = F.softmax_cross_entropy(model.logits(x), t)
+        chainer.report({"loss": y})
+        return y
+
+    def work():
+        step.update(loss, *batch)
+        return observed["loss"]
+
+    reporter, observed = chainer.Reporter(), {}
+    reporter.observation = observed
+    reporter.__enter__()
+    return work
 
 
 def _infer(model, x):
@@ -119,13 +146,14 @@ def _onnxruntime(case):
     return lambda: session.run(None, {name: x})[0]
 
 
-BOTH, INFERENCE = ("inference", "training"), ("inference",)
+BOTH, INFERENCE, TRAINING = ("inference", "training"), ("inference",), ("training",)
 
 ENGINES = {
     "stock": Engine("stock Chainer", _chainer("never"), BOTH),
     "ours": Engine("ours, use_ideep", _chainer("auto"), BOTH, (), True),
     "optimized": Engine("ours, optimized", _chainer("auto", convnets.optimize), INFERENCE, (),
                         True),
+    "recorded": Engine("ours, recorded", _recorded, TRAINING, (), True),
     "torch": Engine("PyTorch", _torch(False), BOTH, ("torch",)),
     "channels_last": Engine("PyTorch channels_last", _torch(True), BOTH, ("torch",)),
     "folded": Engine("PyTorch, folded BN", _torch(True, True), INFERENCE, ("torch",)),

@@ -8,7 +8,7 @@ wanted.
 import math
 
 from rechainer.onednn import _operations as ops
-from rechainer.onednn._arrays import as_channels_last, copy
+from rechainer.onednn._arrays import copy
 from rechainer.onednn._library import (
     ALGORITHMS,
     BACKWARD,
