@@ -8,6 +8,7 @@ there are some (`BUILDERS`), else as the function itself.
 import copy
 from collections import Counter
 from dataclasses import dataclass, field, replace
+from itertools import count
 from typing import NamedTuple
 
 from rechainer import onednn
@@ -147,6 +148,56 @@ def needed(calls, results):
     return ready[::-1]
 
 
+def swapped(calls, results):
+    """Return calls in which activations come behind maxima over windows, where there is less to do.
+
+    An activation rises: that of the maximum is the maximum of the activations.
+    """
+    counts, ready = readers(calls, results), list(calls)
+    numbers = count(max((n for call in calls for n in call.writes()), default=0) + 1)
+    for activation in calls:
+        if type(activation.node) not in ACTIVATIONS or counts[activation.outputs[0]] != 2:
+            continue
+        chain = [activation, *_chain(calls, activation)]
+        if len(chain) < 4 or counts[chain[2].outputs[0]] != 1:
+            continue
+        _, pooling, pooling_back, back = chain
+        (y,), (pooled,), (gy,) = activation.outputs, pooling.outputs, pooling_back.outputs
+        highest, ghighest = next(numbers), next(numbers)
+        new = [
+            replace(pooling, inputs=activation.inputs, outputs=(highest,)),
+            replace(activation, inputs=(highest,), outputs=(pooled,), shapes=pooling.shapes),
+            renumbered(back, {y: pooled, gy: pooling_back.inputs[0]}, (ghighest,), pooling.shapes),
+            replace(pooling_back, inputs=(ghighest,), outputs=back.outputs),
+        ]
+        for call, other in zip(chain, new, strict=True):
+            ready[ready.index(call)] = other
+    return ready
+
+
+def _chain(calls, activation):
+    """Yield the pooling behind an activation, its gradient, and the activation's."""
+    (y,) = activation.outputs
+    for pooling in calls:
+        if type(pooling.node) is MaxPoolingND and pooling.inputs == (y,):
+            yield pooling
+            indexes = pooling.kept["indexes"].number
+            for back in calls:
+                if type(back.node) is MaxPoolingNDGrad and indexes in back.captured.values():
+                    yield back
+                elif type(back.node) in (SigmoidGrad, ReLUGrad2) and y in back.reads():
+                    yield back
+
+
+def renumbered(call, numbers, outputs, shapes):
+    """Return a call that reads other values, and writes others."""
+    def new(x):
+        return numbers.get(x, x) if isinstance(x, int) else x
+
+    return replace(call, inputs=tuple(map(new, call.inputs)), outputs=outputs, shapes=shapes,
+                   captured={name: new(x) for name, x in call.captured.items()})
+
+
 def joined(calls, results):
     """Return calls in which layers apply activations, and gradients of weights have the bias's.
 
@@ -219,10 +270,10 @@ class Translation:
     def __init__(self, arrays, calls, gradients, results, own):
         self.program = onednn.TrainingProgram(arrays)
         self.values = dict(enumerate(self.program.inputs))
-        self.statistics, self.scores = {}, {}
+        self.statistics, self.scores, self._given = {}, {}, {}
         self._places = {n: Given(place) for n, place in gradients if n is not None}
         wanted = [*(n for n, _ in gradients if n is not None), *results]
-        calls = needed(calls, wanted)
+        calls = swapped(needed(calls, wanted), wanted)
         self._counts = readers(calls, wanted)
         self._n, self._own = len(arrays[0]), {id(array) for array in own}
         for call in joined(calls, wanted):
@@ -304,7 +355,7 @@ class Translation:
             return self.known(x)
         if x.dtype != np.float32 or not x.flags.c_contiguous:
             raise Unsupported("an array of another type or order")
-        return Given(x)
+        return self._given.setdefault(id(x), Given(x))    # which keeps the array, and its id
 
     def output(self, number, shape):
         """Return where a call writes: the place of a gradient, or memory of the program's."""

@@ -5,6 +5,7 @@ are read where they are, since an optimizer changes them, and gradients are writ
 wanted.
 """
 
+import functools
 import math
 
 from rechainer.onednn import _operations as ops
@@ -118,30 +119,60 @@ class TrainingProgram(Program):
 
     def convolution_forward(self, x, w, b, y_shape, windows, activation=None):
         """Add y = w * x + b, and an activation; `windows` are stride, pad and dilation."""
-        c, y = ops.convolution(x.shape, w.shape, y_shape, *windows), Value(y_shape)
+        if is_whole(x.shape, w.shape, y_shape, windows):
+            return Value(y_shape, self.linear_forward(x, w, b, activation).root)
+        y, wide = Value(y_shape), Wide.of(w.shape, y_shape, windows)
+        if wide:
+            w, b = wide.widen(self, w, b)
+            self._convolution_forward(x, w, b, wide.view(y), wide.windows, activation)
+        else:
+            self._convolution_forward(x, w, b, y, windows, activation)
+        return y
+
+    def _convolution_forward(self, x, w, b, y, windows, activation):
+        c = ops.convolution(x.shape, w.shape, y.shape, *windows)
         description = Description(
             "convolution_forward", FORWARD_TRAINING, ops.DIRECT, c.x, c.any_w, b and c.b, c.y,
             *c.geometry, post_ops=activation and PostOps(activation=activation))
         bias = {} if b is None else {"bias": b}
         self._add(description, {"src": maps_of(x), "weights": self._in_order(
             w, c.w, description.layout("weights")), **bias}, {"dst": y})
-        return y
 
     def convolution_backward_data(self, gy, w, x_shape, windows):
         """Add the gradient with respect to x."""
-        c, gx = ops.convolution(x_shape, w.shape, gy.shape, *windows), Value(x_shape)
-        description = Description(
-            "convolution_backward_data", ops.DIRECT, c.x, c.any_w, c.y, *c.geometry, c.hint,
-            skip=int(x_shape[1] < ops.FEW_CHANNELS))
-        order = description.layout("weights")
-        self._add(description, {"diff_dst": maps_of(gy), "weights": self._in_order(w, c.w, order)},
-                  {"diff_src": gx})
+        if is_whole(x_shape, w.shape, gy.shape, windows):
+            return self.linear_backward_data(w, gy, x_shape)
+        c, gx = ops.convolution(x_shape, w.shape, maps_of(gy).shape, *windows), Value(x_shape)
+        x, y = c.x, c.y
+        if x_shape[1] < ops.FEW_CHANNELS:    # in vectors of 8, two of them empty
+            x, y = Layout(x_shape), Layout(gy.shape)
+        description = Description("convolution_backward_data", ops.DIRECT, x, c.any_w, y,
+                                  *c.geometry, c.hint if x is c.x else Description(
+                                      "convolution_forward", FORWARD_TRAINING, ops.DIRECT, x,
+                                      c.any_w, None, y, *c.geometry))
+        target, finish = self._out_of_order(gx, c.x, description.layout("diff_src"))
+        self._add(description, {
+            "diff_dst": self._in_order(gy, c.y, description.layout("diff_dst")),
+            "weights": self._in_order(w, c.w, description.layout("weights"))},
+            {"diff_src": target})
+        finish()
         return gx
 
     def convolution_backward_weights(self, x, gy, windows, gw, gb=None):
         """Add the gradients with respect to w and, if it is wanted, b."""
-        c = ops.convolution(x.shape, gw.shape, gy.shape, *windows)
         maps_of(x), maps_of(gy)
+        wide = Wide.of(gw.shape, gy.shape, windows)
+        if is_whole(x.shape, gw.shape, gy.shape, windows):
+            self.linear_backward_weights(x, gy, gw, gb)
+        elif wide and gy.root.array is None:
+            wider = wide.gradients(gb is not None)
+            self._convolution_backward_weights(x, wide.view(gy), wide.windows, *wider)
+            wide.narrow(self, wider, (gw, gb) if gb else (gw,))
+        else:
+            self._convolution_backward_weights(x, gy, windows, gw, gb)
+
+    def _convolution_backward_weights(self, x, gy, windows, gw, gb=None):
+        c = ops.convolution(x.shape, gw.shape, gy.shape, *windows)
         if c._products:
             self.call(lambda arrays: (c._products(*arrays),), (x, gy), None, (gw,))
             if gb is not None:
@@ -155,33 +186,45 @@ class TrainingProgram(Program):
         finish()
 
     def linear_forward(self, x, w, b, activation=None):
-        """Add y = x W^T + b, and an activation."""
+        """Add y = x W^T + b, and an activation; x and the rows of W are vectors or maps."""
         y = Value((x.shape[0], w.shape[0]))
         description = self._linear(x, w, b, y, activation)
         bias = {} if b is None else {"bias": b}
-        self._add(description, {"src": x, "weights": w, **bias}, {"dst": y})
+        self._add(description, {"src": x, "weights": self._in_order(
+            w, w.layout, description.layout("weights")), **bias}, {"dst": y})
         return y
 
     @staticmethod
     def _linear(x, w, b, y, activation=None):
-        return Description("inner_product_forward", FORWARD_TRAINING, x.layout, w.layout,
+        # Vectors: W as it is, which oneDNN multiplies as fast. Maps: channels last, as x.
+        any_w = w.layout if len(w.shape) == 2 else Layout(w.shape)
+        return Description("inner_product_forward", FORWARD_TRAINING, x.layout, any_w,
                            b and b.layout, y.layout,
                            post_ops=activation and PostOps(activation=activation))
 
-    def linear_backward_data(self, w, gy):
+    def linear_backward_data(self, w, gy, x_shape=None):
         """Add the gradient with respect to x."""
-        gx = Value((gy.shape[0], w.shape[1]))
-        description = Description("inner_product_backward_data", gx.layout, w.layout, gy.layout,
-                                  self._linear(gx, w, None, gy))
-        self._add(description, {"diff_dst": gy, "weights": w}, {"diff_src": gx})
+        gx = Value(x_shape or (gy.shape[0], w.shape[1]))
+        gy = _as_vectors(gy)
+        forward = self._linear(gx, w, None, gy)
+        order = forward.layout("weights")
+        description = Description("inner_product_backward_data", gx.layout, order, gy.layout,
+                                  forward)
+        self._add(description, {"diff_dst": gy, "weights": self._in_order(w, w.layout, order)},
+                  {"diff_src": gx})
         return gx
 
     def linear_backward_weights(self, x, gy, gw, gb=None):
         """Add the gradients with respect to W and, if it is wanted, b."""
+        gy = _as_vectors(gy)
         bias = {} if gb is None else {"diff_bias": gb}
-        description = Description("inner_product_backward_weights", x.layout, gw.layout,
-                                  gb and gb.layout, gy.layout, self._linear(x, gw, gb, gy))
-        self._add(description, {"src": x, "diff_dst": gy}, {"diff_weights": gw, **bias})
+        forward = self._linear(x, gw, gb, gy)
+        order = forward.layout("weights")
+        description = Description("inner_product_backward_weights", x.layout, order,
+                                  gb and gb.layout, gy.layout, forward)
+        target, finish = self._out_of_order(gw, gw.layout, order)
+        self._add(description, {"src": x, "diff_dst": gy}, {"diff_weights": target, **bias})
+        finish()
 
     def pooling_forward(self, kind, x, y_shape, kernel, stride, pad):
         """Add a pooling; return y and, of the maximum, its indices (else None)."""
@@ -235,6 +278,85 @@ class Maps(Given):
     def __init__(self, array):
         super().__init__(array)
         self.layout = Value(array.shape).layout
+
+
+class Wide:
+    """A convolution to few channels as one to the channels of several pixels at once.
+
+    With channels last, y (N, O, H, W) is in memory (N, 4 O, H, W / 4): four pixels of a row are
+    one pixel with four times the channels, which fill the processor's vectors. Its weights are
+    four copies of w side by side, each a pixel further to the right, and zeros.
+
+    Parameters
+    ----------
+    w_shape, y_shape : tuple of int
+        (O, C, kH, kW) and (N, O, H, W).
+    windows : tuple
+        Stride, pad and dilation.
+    """
+
+    PIXELS = 4
+
+    def __init__(self, w_shape, y_shape, windows):
+        (n_out, n_in, kh, kw), (n, _, h, width), (stride, *others) = w_shape, y_shape, windows
+        self.w_shape = self.PIXELS * n_out, n_in, kh, kw + self.PIXELS - 1
+        self.y_shape = n, self.PIXELS * n_out, h, width // self.PIXELS
+        self.windows = (stride[0], self.PIXELS), *others
+        self.slices = [(slice(i * n_out, (i + 1) * n_out), ..., slice(i, i + kw))
+                       for i in range(self.PIXELS)]
+
+    @classmethod
+    def of(cls, w_shape, y_shape, windows):
+        """Return the wide form of a convolution if it is faster, else None."""
+        stride, _, dilate = windows
+        is_faster = (w_shape[0] < ops.FEW_CHANNELS and w_shape[1] < ops.FEW_CHANNELS
+                     and y_shape[3] % cls.PIXELS == 0 and stride[1] == dilate[1] == 1
+                     and w_shape[3] >= cls.PIXELS)
+        return cls(w_shape, y_shape, windows) if is_faster else None
+
+    def view(self, y):
+        """Return maps in their wide form, in the same memory."""
+        return Value(self.y_shape, y.root)
+
+    def widen(self, program, w, b):
+        """Add what keeps wide weights and bias up to date; return these."""
+        wide = Given(numpy.zeros(self.w_shape, numpy.float32))
+        views = [wide.array[part] for part in self.slices]
+        program.steps.append(Step(lambda arrays, _: self._fill(views, *arrays), (w,), (wide,)))
+        if b is not None:
+            (b,) = program.call(lambda arrays: (numpy.tile(arrays[0], self.PIXELS),), (b,),
+                                ((self.w_shape[0],),))
+        return wide, b
+
+    @staticmethod
+    def _fill(views, w):
+        for view in views:
+            view[...] = w
+
+    def gradients(self, has_bias):
+        """Return values for the gradients of wide weights and bias."""
+        shapes = (self.w_shape, self.w_shape[:1])[:1 + has_bias]
+        return [Given(numpy.empty(shape, numpy.float32)) for shape in shapes]
+
+    def narrow(self, program, wide, targets):
+        """Add the gradients of weights and bias, sums of those of the wide ones."""
+        def add(arrays):
+            gw = functools.reduce(numpy.add, (arrays[0][part] for part in self.slices))
+            return gw, *(gb.reshape(self.PIXELS, -1).sum(axis=0) for gb in arrays[1:])
+
+        program.call(add, wide, None, targets)
+
+
+def is_whole(x_shape, w_shape, y_shape, windows):
+    """Tell whether a convolution has one window, the whole map: it is linear then."""
+    _, pad, _ = windows
+    return (tuple(y_shape[2:]) == (1, 1) and tuple(pad) == (0, 0)
+            and tuple(x_shape[1:]) == tuple(w_shape[1:]))
+
+
+def _as_vectors(y):
+    """Return values (N, O, 1, 1) as (N, O)."""
+    return Value(y.shape[:2], y.root) if len(y.shape) == 4 else y
 
 
 def maps_of(value):

@@ -119,7 +119,7 @@ def what_is_recorded_without_the_buffer_of_numbers_is_wrong():
     """The device does show it: Chainer's own kernels keep the rates of the recording."""
     class Plain(Fused):
         def recordable(self, lossfun, *args):
-            self._backward(lossfun, *args)
+            self.backward(lossfun, *args)
             for param in self.optimizer.target.params():
                 param.update_rule.update(param)
 
