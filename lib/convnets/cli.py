@@ -36,7 +36,7 @@ OPTIONS = ("epochs", "iterations", "every", "batch", "optimizer", "lr", "weight_
            "shift", "precision")
 
 # The same, but no part of what a run is: they change how it is calculated.
-WAYS = "channels_last", "fused", "cuda_graph", "prefetch"
+WAYS = "channels_last", "fused", "cuda_graph", "recorded", "prefetch"
 
 # Distance of a converted network from the original in its own framework: rounding stays below.
 CHECKED = 1e-4
@@ -101,6 +101,9 @@ def _add_train(commands):
     p.add_argument("--fused", action="store_true", help="update all parameters by one kernel")
     p.add_argument("--cuda-graph", action="store_true",
                    help="record the step of a GPU once, then launch it as a whole; with --fused")
+    p.add_argument("--recorded", action="store_true",
+                   help="record the step once and replay it without Chainer's Python; on a "
+                        "processor with oneDNN (CHAINER_USE_IDEEP=auto)")
     p.add_argument("--prefetch", action="store_true",
                    help="send images to a GPU while it works on the last ones")
     p.add_argument("--out", type=Path, help="folder for log, snapshots and model.npz")

@@ -121,7 +121,7 @@ class GraphStep:
         if not isinstance(device, cuda.GpuDevice):
             raise ValueError(f"cuda_graph=True (--cuda-graph) records the work of a GPU; "
                              f"{device.name} is none. Give device='@cupy:0' (--device @cupy:0), "
-                             f"or leave it out")
+                             f"or recorded=True (--recorded), which does it on the processor")
         if not cuda.cudnn_enabled:
             raise ValueError("cuda_graph=True (--cuda-graph) needs cuDNN, whose dropout goes on "
                              "from launch to launch: pip install 'rechainer[gpu]'")

@@ -132,6 +132,7 @@ def state_of(node):
 
 
 ACTIVATIONS = {ReLU: "relu", Sigmoid: "sigmoid"}
+ACTIVATIONS_BACK = ReLUGrad2, SigmoidGrad
 LAYERS = Convolution2DFunction, LinearFunction
 
 #: Gradient of weights -> the axes over which the gradient of the bias is a sum.
@@ -183,9 +184,9 @@ def _chain(calls, activation):
             yield pooling
             indexes = pooling.kept["indexes"].number
             for back in calls:
-                if type(back.node) is MaxPoolingNDGrad and indexes in back.captured.values():
-                    yield back
-                elif type(back.node) in (SigmoidGrad, ReLUGrad2) and y in back.reads():
+                kind = type(back.node)
+                if ((kind in ACTIVATIONS_BACK and y in back.reads())
+                        or (kind is MaxPoolingNDGrad and indexes in back.captured.values())):
                     yield back
 
 
@@ -300,7 +301,9 @@ class Translation:
                               f"function of Chainer has made of the minibatch")
 
     def _is_of_batch(self, array):
-        return array.ndim and len(array) == self._n > 1 and id(array) not in self._own
+        # Maps of zeros, which some networks join with others, are the same in each step.
+        return (array.ndim and len(array) == self._n > 1 and id(array) not in self._own
+                and (array.ndim != 4 or array.any()))
 
     def _add(self, call):
         try:

@@ -5,7 +5,7 @@ import subprocess
 import sys
 import threading
 
-from convnets import cuda_graphs, data, fused, losses, models, recorded, training
+from convnets import cli, cuda_graphs, data, fused, losses, models, recorded, training
 from rechainer import onednn
 
 import chainer
@@ -458,6 +458,21 @@ def test_another_thread_records_for_itself():
     thread.join()
     assert not errors
     assert same(parameters(shared), parameters(alone))
+
+
+@needs_onednn
+def test_the_command_line_records_and_says_what_it_cannot(tmp_path, capsys, monkeypatch):
+    found = []
+    for flags in ([], ["--recorded"]):
+        out = tmp_path / "".join(["run", *flags])
+        assert cli.main(["train", "lenet5", "--epochs", "1", "--n-train", "60", "--n-test", "10",
+                         "--quiet", "--batch", "16", "--out", str(out), *flags]) == 0
+        found.append(cli.read_npz(out / "model.npz"))
+    assert_close(*found, 1e-5)
+    monkeypatch.setitem(cli.SMALL, "lenet5", Counting)
+    assert cli.main(["train", "lenet5", "--n-train", "60", "--n-test", "10", "--quiet",
+                     "--recorded"]) == 1
+    assert "gives another main/loss" in capsys.readouterr().err
 
 
 def test_a_gpu_is_told_of_graphs():
