@@ -133,7 +133,14 @@ def state_of(node):
 
 ACTIVATIONS = {ReLU: "relu", Sigmoid: "sigmoid"}
 ACTIVATIONS_BACK = ReLUGrad2, SigmoidGrad
-LAYERS = Convolution2DFunction, LinearFunction
+
+#: Function -> the activations that its primitive can apply.
+APPLIED_BY = {
+    Convolution2DFunction: (ReLU, Sigmoid),
+    LinearFunction: (ReLU, Sigmoid),
+    Add: (ReLU, Sigmoid),
+    BatchNormalization: (ReLU,),
+}
 
 #: Gradient of weights -> the axes over which the gradient of the bias is a sum.
 BIAS_AXES = {Convolution2DGradW: (0, 2, 3), LinearGradWeight: (0,)}
@@ -155,9 +162,12 @@ def swapped(calls, results):
     An activation rises: that of the maximum is the maximum of the activations.
     """
     counts, ready = readers(calls, results), list(calls)
+    normalized = {n for call in calls for n in call.outputs
+                  if type(call.node) is BatchNormalization}    # whose ReLU costs nothing
     numbers = count(max((n for call in calls for n in call.writes()), default=0) + 1)
     for activation in calls:
-        if type(activation.node) not in ACTIVATIONS or counts[activation.outputs[0]] != 2:
+        if (type(activation.node) not in ACTIVATIONS or activation.inputs[0] in normalized
+                or counts[activation.outputs[0]] != 2):
             continue
         chain = [activation, *_chain(calls, activation)]
         if len(chain) < 4 or counts[chain[2].outputs[0]] != 1:
@@ -200,7 +210,10 @@ def renumbered(call, numbers, outputs, shapes):
 
 
 def joined(calls, results):
-    """Return calls in which layers apply activations, and gradients of weights have the bias's.
+    """Return calls joined where a primitive does several.
+
+    Layers, normalizations and additions apply activations, the gradient of a normalization that of
+    its ReLU, and gradients of weights come with the bias's.
 
     Parameters
     ----------
@@ -208,43 +221,57 @@ def joined(calls, results):
     results : sequence of int
         Values that someone wants besides the calls.
     """
-    counts, hosts, ready = readers(calls, results), {}, []
+    counts, made, weights, ready = readers(calls, results), {}, {}, []
     for call in calls:
-        host = hosts.get(call.inputs[0]) if isinstance(call.inputs[0], int) else None
-        if host and _is_activation_of(host, call, counts):
-            both = replace(host, outputs=call.outputs, activation=ACTIVATIONS[type(call.node)])
-        elif host and _is_bias_of(host, call):
+        x = call.inputs[2 if type(call.node) is BatchNormalizationGrad else 0]
+        maker = made.get(x) if isinstance(x, int) and counts[x] == 1 else None
+        if maker and _is_activation_of(maker, call):
+            both = replace(maker, outputs=call.outputs, activation=ACTIVATIONS[type(call.node)],
+                           parts=(maker, call))
+            ready[ready.index(maker)] = both
+        elif maker and _is_normalization_of(maker, call, made):
+            both = replace(call, inputs=(*call.inputs[:2], *maker.inputs), activation="relu",
+                           parts=(maker, call))
+            ready.remove(maker)
+            ready.append(both)
+        elif isinstance(x, int) and x in weights and _is_bias_of(weights[x], call):
+            host = weights.pop(x)
             both = replace(host, outputs=host.outputs + call.outputs,
-                           shapes=host.shapes + call.shapes, dtypes=host.dtypes + call.dtypes)
+                           shapes=host.shapes + call.shapes, dtypes=host.dtypes + call.dtypes,
+                           parts=(host, call))
+            ready[ready.index(host)] = both
         else:
-            hosts.update(dict.fromkeys(_guests(call), call))
+            both = call
             ready.append(call)
-            continue
-        del hosts[call.inputs[0]]
-        ready[ready.index(host)] = replace(both, parts=(host, call))
+            if type(call.node) in BIAS_AXES and isinstance(call.inputs[1], int):
+                weights[call.inputs[1]] = call
+        made.update(dict.fromkeys(both.outputs, both))
     return ready
+
+
+def _is_activation_of(maker, call):
+    return (maker.activation is None
+            and type(call.node) in APPLIED_BY.get(type(maker.node), ()))
+
+
+def _is_normalization_of(maker, call, made):
+    """Tell whether calls are the gradients of a ReLU and of the normalization before it."""
+    if type(maker.node) is not ReLUGrad2 or type(call.node) is not BatchNormalizationGrad:
+        return False
+    forward = made.get(maker.captured["b"]) if isinstance(maker.captured["b"], int) else None
+    return (forward is not None and type(forward.node) is BatchNormalization
+            and forward.activation == "relu"
+            and forward.kept["mean"].number == call.captured["mean"])
+
+
+def _is_bias_of(host, call):
+    return (type(call.node) is Sum and not call.node.keepdims
+            and call.node.axis == BIAS_AXES[type(host.node)])
 
 
 def readers(calls, results):
     """Return how many times each value is read."""
     return Counter([*results, *(x for call in calls for x in call.reads())])
-
-
-def _guests(call):
-    """Return the values whose readers a call may join."""
-    if isinstance(call.node, LAYERS):
-        return call.outputs
-    return [x for x in call.inputs[1:] if isinstance(x, int) and type(call.node) in BIAS_AXES]
-
-
-def _is_activation_of(host, call, counts):
-    return (type(call.node) in ACTIVATIONS and type(host.node) in LAYERS
-            and counts[call.inputs[0]] == 1)
-
-
-def _is_bias_of(host, call):
-    return (type(call.node) is Sum and not call.node.keepdims
-            and call.node.axis == BIAS_AXES.get(type(host.node)))
 
 
 class Translation:
@@ -478,7 +505,7 @@ def _sigmoid_back(step, call):
 
 
 def _add(step, call):
-    return (step.program.add(*map(step.value, call.inputs)),)
+    return (step.program.add(*map(step.value, call.inputs), call.activation),)
 
 
 def _reshape(step, call):
@@ -490,8 +517,9 @@ def _normalization(step, call):
     if node.axis not in (None, (0, 2, 3)) or len(call.shapes[0]) != 4:
         raise Unsupported("batch normalization over other axes")
     x, gamma, beta = map(step.value, call.inputs)
-    y, mean, var = step.program.normalization_forward(x, gamma, beta, node.eps)
-    step.statistics[call.kept["mean"].number] = mean, var
+    y, mean, var, above = step.program.normalization_forward(
+        x, gamma, beta, node.eps, call.activation == "relu")
+    step.statistics[call.kept["mean"].number] = mean, var, above
     if node.running_mean is not None:
         n = x.shape[0] * x.shape[2] * x.shape[3]
         adjust = n / max(n - 1, 1)    # an estimate without bias
@@ -510,9 +538,12 @@ def _follow(node, adjust, mean, var):
 
 def _normalization_back(step, call):
     x, gamma, gy = map(step.value, call.inputs)
-    mean, var = step.known(call.captured["mean"], step.statistics)
+    mean, var, above = step.known(call.captured["mean"], step.statistics)
+    if call.activation is None:
+        above = None
     places = [step.output(n, gamma.shape) for n in call.outputs[1:]]
-    gx = step.program.normalization_backward(x, gy, gamma, mean, var, call.node.eps, *places)
+    gx = step.program.normalization_backward(x, gy, gamma, mean, var, call.node.eps, *places,
+                                             above)
     return gx, *places
 
 

@@ -35,7 +35,7 @@ ALGORITHMS = {
     "binary_add": 0x1FFF0,
 }
 #: dnnl_normalization_flags_t.
-USE_GLOBAL_STATS, USE_SCALE, USE_SHIFT = 1, 2, 4
+USE_GLOBAL_STATS, USE_SCALE, USE_SHIFT, FUSE_RELU = 1, 2, 4, 8
 #: dnnl_data_type_t by NumPy's name.
 DATA_TYPES = {"float32": 3, "int32": 4, "uint8": 6}
 #: Arguments of a primitive, DNNL_ARG_*.

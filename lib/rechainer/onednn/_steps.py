@@ -14,6 +14,7 @@ from rechainer.onednn._library import (
     ALGORITHMS,
     BACKWARD,
     FORWARD_TRAINING,
+    FUSE_RELU,
     USE_SCALE,
     USE_SHIFT,
     Unsupported,
@@ -253,23 +254,50 @@ class TrainingProgram(Program):
                   {"diff_src": (layout, gx)})
         return gx
 
-    def normalization_forward(self, x, gamma, beta, eps):
-        """Add a batch normalization; return y, and mean and variance of the batch's channels."""
-        n, y = ops.normalization(maps_of(x).shape, eps), Value(x.shape)
-        mean, var = Value(gamma.shape), Value(gamma.shape)
-        self._add(n.hint, {"src": x, "scale": gamma, "shift": beta},
-                  {"dst": y, "mean": mean, "variance": var})
-        return y, mean, var
+    def add(self, a, b, activation=None):
+        """Add the sum of two maps or vectors of one shape, and an activation."""
+        if activation is None or a.shape != b.shape:
+            return super().add(a, b)
+        y = Value(a.shape)
+        description = Description("binary", ALGORITHMS["binary_add"], a.layout, b.layout,
+                                  y.layout, post_ops=PostOps(activation=activation))
+        self._add(description, {"src": a, "src_1": b}, {"dst": y})
+        return y
 
-    def normalization_backward(self, x, gy, gamma, mean, var, eps, ggamma, gbeta):
+    def normalization_forward(self, x, gamma, beta, eps, relu=False):
+        """Add a batch normalization and, if it is wanted, a ReLU.
+
+        Returns
+        -------
+        tuple of Value
+            y, mean and variance of the batch's channels, and where the ReLU was above 0, or None.
+        """
+        y, mean, var = Value(maps_of(x).shape), Value(gamma.shape), Value(gamma.shape)
+        description = _normalization(x, eps, relu)
+        workspace = {"workspace": Packed(description.layout("workspace"))} if relu else {}
+        self._add(description, {"src": x, "scale": gamma, "shift": beta},
+                  {"dst": y, "mean": mean, "variance": var, **workspace})
+        return y, mean, var, workspace.get("workspace")
+
+    def normalization_backward(self, x, gy, gamma, mean, var, eps, ggamma, gbeta, above=None):
         """Add the gradients with respect to x, gamma and beta."""
-        n, gx = ops.normalization(maps_of(x).shape, eps), Value(x.shape)
-        description = Description("batch_normalization_backward", BACKWARD, n.x, n.x, n.x, eps,
-                                  USE_SCALE | USE_SHIFT, n.hint)
+        relu, gx = above is not None, Value(maps_of(x).shape)
+        workspace = {"workspace": above} if relu else {}
+        description = Description(
+            "batch_normalization_backward", BACKWARD, x.layout, x.layout, x.layout, eps,
+            SCALE_SHIFT | relu * FUSE_RELU, _normalization(x, eps, relu))
         self._add(description, {"src": x, "diff_dst": maps_of(gy), "scale": gamma, "mean": mean,
-                                "variance": var},
+                                "variance": var, **workspace},
                   {"diff_src": gx, "diff_scale": ggamma, "diff_shift": gbeta})
         return gx
+
+
+def _normalization(x, eps, relu):
+    return Description("batch_normalization_forward", FORWARD_TRAINING, x.layout, x.layout, eps,
+                       SCALE_SHIFT | relu * FUSE_RELU)
+
+
+SCALE_SHIFT = USE_SCALE | USE_SHIFT
 
 
 class Maps(Given):
