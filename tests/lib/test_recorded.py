@@ -15,7 +15,8 @@ import numpy as np
 import pytest
 
 OPTIMIZERS = {
-    "adam": lambda: chainer.optimizers.Adam(alpha=0.002),
+    # With its usual eps of 1e-8 Adam makes of a gradient that is rounding alone a step like others.
+    "adam": lambda: chainer.optimizers.Adam(alpha=0.002, eps=1e-4),
     "momentum": lambda: chainer.optimizers.MomentumSGD(lr=0.02),
     "sgd": lambda: chainer.optimizers.SGD(lr=0.05),
 }
@@ -32,10 +33,12 @@ def with_onednn():
 class Residual(models.base.ImageClassifier, chainer.Chain):
     """Convolutions with and without bias, normalizations, an addition and a mean over maps."""
 
+    activation = staticmethod(F.relu)
+
     def __init__(self):
         super().__init__()
         with self.init_scope():
-            self.conv1 = L.Convolution2D(1, 8, 3, 2, 1, nobias=True)
+            self.conv1 = L.Convolution2D(1, 8, 3, 4, 1, nobias=True)
             self.bn1 = L.BatchNormalization(8)
             self.conv2 = L.Convolution2D(8, 8, 3, 1, 1, nobias=True)
             self.bn2 = L.BatchNormalization(8, use_gamma=False)
@@ -43,10 +46,16 @@ class Residual(models.base.ImageClassifier, chainer.Chain):
             self.fc = L.Linear(24, 10)
 
     def logits(self, x):
-        h = F.relu(self.bn1(self.conv1(x)))
-        h = F.relu(self.bn2(self.conv2(h)) + h)
+        h = self.activation(self.bn1(self.conv1(x)))                # (N, 8, 7, 7)
+        h = self.activation(self.bn2(self.conv2(h)) + h)
         h = F.average_pooling_2d(F.max_pooling_2d(self.conv3(h), 2), 2)
-        return self.fc(F.mean(F.leaky_relu(h), axis=(2, 3)))
+        return self.fc(F.mean(F.elu(h), axis=(2, 3)))
+
+
+class Smooth(Residual):
+    """The same without corners."""
+
+    activation = staticmethod(F.sigmoid)
 
 
 class Dropped(models.base.ImageClassifier, chainer.Chain):
@@ -65,8 +74,10 @@ class Dropped(models.base.ImageClassifier, chainer.Chain):
         return self.fc2(F.concat([F.relu(h), F.dropout(F.tanh(h))]))
 
 
-NETWORKS = {"lenet5": (models.LeNet5, 1e-5), "residual": (Residual, 1e-4),
-            "dropped": (Dropped, 1e-5)}
+#: Name -> network, how far results may be apart, and after how many steps: where activations are
+#: on either side of a ReLU's corner, in float32, gradients are soon different in earnest.
+NETWORKS = {"lenet5": (models.LeNet5, 1e-5, 20), "smooth": (Smooth, 1e-4, 20),
+            "residual": (Residual, 1e-4, 3), "dropped": (Dropped, 1e-5, 20)}
 
 
 def batches(sizes, seed=1):
@@ -108,18 +119,29 @@ def everything(optimizer):
     return {k: np.array(v) for k, v in found.target.items()} | gradients
 
 
+def kind(name):
+    """Return what an array is compared among: itself, all gradients, or all states of a kind."""
+    if name.startswith("gradient"):
+        return "gradient"
+    return name.rpartition("/")[2] if name.endswith(("/m", "/v")) else name
+
+
 def assert_close(got, expected, tolerance):
+    """Arrays are equal within a share of the largest number among their kind."""
     assert got.keys() == expected.keys()
+    largest = {}
     for name, array in expected.items():
-        scale = max(abs(array).max(), 1e-3 if "gradient" in name else 0)
-        assert abs(got[name] - array).max() <= tolerance * scale, name
+        largest[kind(name)] = max(largest.get(kind(name), 0), abs(array).max())
+    for name, array in expected.items():
+        assert abs(got[name] - array).max() <= tolerance * largest[kind(name)], name
 
 
 @needs_onednn
 @pytest.mark.parametrize("optimizer", OPTIMIZERS)
 @pytest.mark.parametrize("network", NETWORKS)
-def test_twenty_steps_are_those_of_stock_chainer(network, optimizer):
-    (model, tolerance), minibatches = NETWORKS[network], batches([16] * 20)
+def test_steps_are_those_of_stock_chainer(network, optimizer):
+    model, tolerance, n = NETWORKS[network]
+    minibatches = batches([4] * n)
     plain, ours = (prepared(model, optimizer) for _ in range(2))
     with chainer.using_config("use_ideep", "never"):
         expected = reports(plain, plain.update, minibatches)
