@@ -109,9 +109,15 @@ class Recording:
         self._params = [(param, param.array) for param in target.params()]
         self._kept = [(link, name, value) for link, name, value in kept_by(target)
                       if isinstance(value, np.ndarray)]
+        expected, reported = self._ordinary(lossfun, arrays)
+        self.names, self._program = self._translated(lossfun, arrays)
         with unchanged(target):
-            self.names, self._program = self._translate(lossfun, arrays)
-        self._check(lossfun, arrays)
+            got = {**self(arrays), **self._gradients(), **state(target)}
+        target.cleargrads()
+        wrong = differing(got, expected, reported, len(arrays[0]))
+        if wrong:
+            raise refused(f"what was recorded with other images gives another "
+                          f"{', '.join(wrong)}")
 
     def __call__(self, arrays):
         """Write the gradients of a minibatch to the flat buffer; return what is reported."""
@@ -127,45 +133,41 @@ class Recording:
                 and all(p.raw_array is array for p, array in self._params)
                 and all(getattr(link, name) is value for link, name, value in self._kept))
 
-    def _translate(self, lossfun, arrays):
-        others = tuple(map(another, arrays))
-        with StepTape(others) as tape:
-            loss, reported = ordinary(self.fused, lossfun, others)
-        numbers = {name: tape.number(value) for name, value in reported.items()}
-        gradients = [(None if p.grad is None else tape.number(p.grad), place)
-                     for p, place in zip(self.flat.params, self.flat.grads, strict=True)]
-        for name, value in (*numbers.items(), *((p.name, n) for p, (n, _) in zip(
-                self.flat.params, gradients, strict=True) if p.grad is not None)):
-            if value is None:
-                raise refused(f"{name} is not what a function of Chainer returned")
-        loss.unchain_backward()      # the model may keep it, and with it the whole graph
-        return list(numbers), Translation(
-            arrays, tape.ops, gradients, list(numbers.values()), self._own()).program
-
-    def _own(self):
-        """Return the arrays of the model."""
-        return [*(array for _, array in self._params), *(value for *_, value in self._kept)]
-
-    def _grads(self):
-        """Return copies of the gradients that are wanted, by name."""
-        wanted = {id(param) for param in self.flat.params}
-        return {name: np.array(p.grad) for name, p in self.fused.optimizer.target.namedparams()
-                if id(p) in wanted and p.grad is not None}
-
-    def _check(self, lossfun, arrays):
-        """Compare with an ordinary step."""
+    def _ordinary(self, lossfun, arrays):
+        """Return what an ordinary step makes, by name, and the names of what it reports."""
         target = self.fused.optimizer.target
         with unchanged(target):
-            got = {**self(arrays), **self._grads(), **state(target)}
-        with unchanged(target):
             loss, reported = ordinary(self.fused, lossfun, arrays)
-            expected = {**reported, **self._grads(), **state(target)}
-            loss.unchain_backward()
+            found = {**reported, **self._gradients(), **state(target)}
+        loss.unchain_backward()      # the model may keep it, and with it the whole graph
         target.cleargrads()
-        wrong = differing(got, expected, reported, len(arrays[0]))
-        if wrong:
-            raise refused(f"what was recorded with other images gives another "
-                          f"{', '.join(wrong)}")
+        return found, reported.keys()
+
+    def _gradients(self):
+        """Return the gradients that are wanted, by name."""
+        wanted = {id(param) for param in self.flat.params}
+        return {f"gradient of {name}": p.grad
+                for name, p in self.fused.optimizer.target.namedparams()
+                if id(p) in wanted and p.grad is not None}
+
+    def _translated(self, lossfun, arrays):
+        """Return the names of what is reported, and the program that does the step."""
+        others, target = tuple(map(another, arrays)), self.fused.optimizer.target
+        with unchanged(target), StepTape(others) as tape:
+            loss, reported = ordinary(self.fused, lossfun, others)
+        wanted = reported | self._gradients()
+        numbers = {name: tape.number(array) for name, array in wanted.items()}
+        for name, number in numbers.items():
+            if number is None:
+                raise refused(f"{name} is not what a function of Chainer returned")
+        gradients = [(None if p.grad is None else tape.number(p.grad), place)
+                     for p, place in zip(self.flat.params, self.flat.grads, strict=True)]
+        loss.unchain_backward()
+        target.cleargrads()
+        onednn.free_memory()         # for the program
+        own = [*(array for _, array in self._params), *(value for *_, value in self._kept)]
+        return list(reported), Translation(
+            arrays, tape.ops, gradients, [numbers[name] for name in reported], own).program
 
 
 def another(array):

@@ -95,6 +95,9 @@ class StepTape(Tape):
         def forward(inputs):
             known = tuple(self.number(x, x) for x in inputs)
             captured = {name: self.number(x, x) for name, x in state_of(node)}
+            for name, x in captured.items():
+                if isinstance(x, int) and "." not in name:
+                    setattr(node, name, None)      # so that it does not outlive the step
             outputs = ordinary(inputs)
             numbers = tuple(map(self._new, outputs))
             kept = {name: Kept(self._number_of_kept(x), x.shape, x.dtype)

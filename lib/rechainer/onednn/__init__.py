@@ -27,12 +27,15 @@ The library is looked for where pip puts it, and at the environment variable ``R
 from rechainer.onednn import _library
 from rechainer.onednn._chainer import SEAMS, is_usable, wanted
 from rechainer.onednn._library import Unsupported
+from rechainer.onednn._memory import pool
 from rechainer.onednn._primitives import kept_for
 from rechainer.onednn._programs import Program, Value, Weights
 from rechainer.onednn._steps import Given, TrainingProgram
 
 __all__ = ["SEAMS", "Given", "Program", "TrainingProgram", "Unsupported", "Value", "Weights",
-           "is_usable", "kept_for", "status", "wanted"]
+           "free_memory", "is_usable", "kept_for", "status", "wanted"]
+
+free_memory = pool.free
 
 
 def status():
