@@ -166,6 +166,7 @@ class Optimized(ImageClassifier, chainer.Link):
         ops, result = self._trace(x, pick)
         ops = [self._filled(op) for op in joined(ops, result)]
         if is_fast:
+            onednn.free_memory()      # what the trace has used
             try:
                 return fast_plan(fused(ops, result), result, x.shape)
             except onednn.Unsupported:

@@ -85,6 +85,11 @@ class Pool:
 pool = Pool()
 
 
+def free_memory():
+    """Give memory that waits for the next array back to the system."""
+    pool.free()
+
+
 def _unlock_in_child():
     pool._lock = threading.RLock()    # another thread of the parent may have held it
 

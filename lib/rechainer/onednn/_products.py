@@ -63,10 +63,14 @@ def one_thread():
 _BODY = ctypes.CFUNCTYPE(None, ctypes.c_void_p)
 
 
+def threads():
+    """Return how many threads OpenMP gives to what this thread computes."""
+    return ctypes.CDLL("libgomp.so.1").omp_get_max_threads()
+
+
 def in_threads(work, size):
     """Call ``work`` with slices that make up ``range(size)``, each in a thread of OpenMP."""
-    openmp = ctypes.CDLL("libgomp.so.1")
-    count = min(openmp.omp_get_max_threads(), size)
+    openmp, count = ctypes.CDLL("libgomp.so.1"), min(threads(), size)
     if count == 1:
         work(slice(0, size))
         return
@@ -99,7 +103,7 @@ def is_better(x_shape, w_shape, y_shape, stride, pad, dilate):
 
 def _grid(x_shape, w_shape, y_shape, pad, dilate):
     # High and wide enough that a window over a border meets zeros, not what is on the other side.
-    return tuple(max(i + p, o + (k - 1) * d - p) for i, k, o, p, d in zip(
+    return tuple(max(i + p, o, o + (k - 1) * d - p) for i, k, o, p, d in zip(
         x_shape[2:], w_shape[2:], y_shape[2:], pad, dilate, strict=True))
 
 

@@ -558,6 +558,7 @@ BY_PRODUCTS = {
     "dilated": {"ksize": 3, "pad": 2, "dilate": 2}, "no border": {"ksize": 2},
     "wide border": {"ksize": (3, 2), "pad": (2, 1)},
     "covering all": {"ksize": 3, "pad": 1, "cover_all": True},
+    "windows in the border": {"ksize": 3, "pad": 3},
     "several groups of images": {"ksize": 3, "pad": 1, "size": (60, 50)},
 }  # fmt: skip
 
