@@ -37,7 +37,7 @@ from rechainer.onednn._primitives import (
     per_thread,
     reorder,
 )
-from rechainer.onednn._products import WeightGradient, is_better
+from rechainer.onednn._products import Pointwise, WeightGradient, is_better, is_pointwise
 
 import numpy
 
@@ -105,19 +105,32 @@ class Convolution:
         return _winograd.Winograd(self.x_shape, self.w_shape, self.y_shape, self.pad)
 
     @functools.cached_property
-    def _is_tiled_forward(self):
-        return _winograd.is_better(self.x_shape, self.w_shape, self.y_shape, self.stride,
-                                   self.dilate)
+    def _is_pointwise(self):
+        return is_pointwise(self.x_shape, self.w_shape, self.y_shape, self.stride, self.pad)
 
     @functools.cached_property
-    def _is_tiled_backward(self):
+    def _forward_otherwise(self):
+        """What computes y without oneDNN, if that is better."""
+        if self._is_pointwise:
+            return Pointwise(self.x_shape, self.y_shape, self.stride).forward
+        if _winograd.is_better(self.x_shape, self.w_shape, self.y_shape, self.stride, self.dilate):
+            return lambda x, w, b: self._tiled.forward(x, _winograd.at_points(w), b)
+        return None
+
+    @functools.cached_property
+    def _backward_data_otherwise(self):
+        """What computes the gradient with respect to x without oneDNN, if that is better."""
+        if self._is_pointwise:
+            return Pointwise(self.x_shape, self.y_shape, self.stride).backward_data
         o, c, *window = self.w_shape
-        return _winograd.is_better(self.y_shape, (c, o, *window), self.x_shape, self.stride,
-                                   self.dilate)
+        if _winograd.is_better(self.y_shape, (c, o, *window), self.x_shape, self.stride,
+                               self.dilate):
+            return self._tiled.backward_data
+        return None
 
     @functools.cached_property
-    def _sums(self):
-        """What computes weight gradients by matrix products, if that is better."""
+    def _backward_weights_otherwise(self):
+        """What computes the gradient with respect to w without oneDNN, if that is better."""
         shapes = self.x_shape, self.w_shape, self.y_shape
         if _winograd.is_better(*shapes, self.stride, self.dilate,
                                advantage=_winograd.SUM_ADVANTAGE):
@@ -134,8 +147,8 @@ class Convolution:
 
     def forward(self, x, w, b=None):
         """Return y."""
-        if self._is_tiled_forward:
-            return self._tiled.forward(x, _winograd.at_points(w), b)
+        if self._forward_otherwise:
+            return self._forward_otherwise(x, w, b)
         primitive, weights = self._forward if b is None else self._forward_with_bias
         bias = () if b is None else (as_dense(b),)
         y = empty(self.y_shape)
@@ -144,8 +157,8 @@ class Convolution:
 
     def backward_data(self, w, gy):
         """Return the gradient with respect to x."""
-        if self._is_tiled_backward:
-            return self._tiled.backward_data(w, gy)
+        if self._backward_data_otherwise:
+            return self._backward_data_otherwise(w, gy)
         primitive, weights = self._backward_data
         gx = empty(self.x_shape)
         primitive(gx, weights.pack(w), as_channels_last(gy))
@@ -153,8 +166,8 @@ class Convolution:
 
     def backward_weights(self, x, gy):
         """Return the gradient with respect to w."""
-        if self._sums:
-            return self._sums(x, gy)
+        if self._backward_weights_otherwise:
+            return self._backward_weights_otherwise(x, gy)
         primitive, weights = self._backward_weights
         packed = weights.empty()
         primitive(as_channels_last(x), packed, as_channels_last(gy))

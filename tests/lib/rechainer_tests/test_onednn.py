@@ -584,6 +584,19 @@ def test_weight_gradients_by_products(name, n):
                                (node.dy, node.dx)) == (_products.one_thread() is not None)
 
 
+@pytest.mark.parametrize("settings", [{}, {"stride": (2, 3)}, {"stride": 2, "cover_all": True}],
+                         ids=str)
+@pytest.mark.parametrize("bias", [False, True])
+def test_pointwise_convolutions(settings, bias, monkeypatch):
+    rng, (o, c), made = np.random.RandomState(0), (272, 256), []
+    monkeypatch.setattr(_products, "_multiply_rows", lambda *arrays, do=_products._multiply_rows: (
+        made.append(len(arrays[0])), do(*arrays)))
+    arrays = [rng.randn(3, c, 8, 7), rng.randn(o, c, 1, 1), rng.randn(o)][:2 + bias]
+    compare(lambda *a: F.convolution_2d(*a, **settings), arrays)
+    # Forward and backward, where all windows lie in the maps.
+    assert len(made) == (2 if _products.one_thread() and "cover_all" not in settings else 0)
+
+
 def test_products_in_threads_report_errors_and_meet_all_parts():
     seen = []
     _products.in_threads(lambda part: seen.extend(range(part.start, part.stop)), 7)
