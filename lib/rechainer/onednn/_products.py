@@ -100,17 +100,22 @@ def is_better(x_shape, w_shape, y_shape, stride, pad, dilate):
     if one_thread() is None or x_shape[1] != w_shape[1] or min(w_shape[:2]) < CHANNELS:
         return False
     if tuple(w_shape[2:]) == (1, 1):
-        return tuple(pad) == (0, 0)
+        return _are_pixels(x_shape, y_shape, stride, pad)
     grid = _grid(x_shape, w_shape, y_shape, pad, dilate)
     return tuple(stride) == (1, 1) and math.prod(grid) <= GRID * math.prod(y_shape[2:])
 
 
 def is_pointwise(x_shape, w_shape, y_shape, stride, pad):
     """Tell whether to compute a convolution and its gradient by one product; see `Convolution`."""
-    ends = (s * (o - 1) for o, s in zip(y_shape[2:], stride, strict=True))
-    return (tuple(w_shape[2:]) == (1, 1) and tuple(pad) == (0, 0) and x_shape[1] == w_shape[1]
-            and all(end < size for end, size in zip(ends, x_shape[2:], strict=True))
-            and min(w_shape[:2]) >= POINTWISE_CHANNELS and one_thread() is not None)
+    return (tuple(w_shape[2:]) == (1, 1) and _are_pixels(x_shape, y_shape, stride, pad)
+            and x_shape[1] == w_shape[1] and min(w_shape[:2]) >= POINTWISE_CHANNELS
+            and one_thread() is not None)
+
+
+def _are_pixels(x_shape, y_shape, stride, pad):
+    """Tell whether windows of one pixel all lie in the maps; `cover_all` knows others."""
+    return tuple(pad) == (0, 0) and all(
+        s * (o - 1) < size for o, s, size in zip(y_shape[2:], stride, x_shape[2:], strict=True))
 
 
 class Pointwise:
