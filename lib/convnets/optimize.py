@@ -163,6 +163,8 @@ class Optimized(ImageClassifier, chainer.Link):
         return plans[key]
 
     def _make(self, x, pick, is_fast):
+        if is_fast:
+            onednn.free_memory()
         ops, result = self._trace(x, pick)
         ops = [self._filled(op) for op in joined(ops, result)]
         if is_fast:

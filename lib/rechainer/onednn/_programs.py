@@ -58,6 +58,12 @@ class Weights:
         """The weights as they were given."""
         return self.in_order(self.layout, keep=False).view(FLOAT).reshape(self.shape)
 
+    @property
+    def any_order(self):
+        """The layout that they are in, if they are in another than the given one; else any."""
+        known, _ = self._orders[-1]
+        return Layout(self.shape) if known is self.layout else known
+
     def in_order(self, layout, keep=True):
         """Return the weights in the order of a layout."""
         with self._lock:
@@ -170,8 +176,9 @@ class Program:
         """Add y = x W^T + b, what is added to it, and an activation."""
         y = Value((x.shape[0], weights.shape[0]))
         post_ops = PostOps(add and add.layout, activation)
+        # A second order of VGG's weights takes 0.5 GB, and makes no other batch faster.
         description = Description("inner_product_forward", FORWARD_INFERENCE, x.layout,
-                                  Layout(weights.shape), Layout.dense(weights.b.shape), y.layout,
+                                  weights.any_order, Layout.dense(weights.b.shape), y.layout,
                                   post_ops=post_ops)
         return self._weighted(description, x, weights, y.shape, add)
 
