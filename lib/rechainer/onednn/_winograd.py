@@ -5,7 +5,7 @@ multiplications instead of 144. Values at points, and results from them, are sma
 and so is what lies between: at each point, tiles times weights. NumPy's BLAS computes all of them,
 in oneDNN's threads, which is twice as fast as direct convolution where there are many channels.
 
-A. Lavin, S. Gray: Fast Algorithms for Convolutional Neural Networks, 2015, arXiv:1509.09308.
+A. Lavin, S. Gray: Fast Algorithms for Convolutional Neural Networks, 2016, arXiv:1509.09308.
 Rounding errors are some ten times those of a direct convolution (3e-6 of the result's norm).
 """
 
