@@ -132,8 +132,8 @@ def test_others_are_not_tiled(monkeypatch, settings):
 def test_optimized_networks_use_tiles_and_agree(monkeypatch):
     called = is_tiled(monkeypatch)
     np.random.seed(0)
-    model = models.VGG16(n_class=10)
-    x = np.random.RandomState(1).rand(1, 3, 224, 224).astype("f")
+    model = models.VGG16(n_class=10, in_shape=(3, 64, 64))
+    x = np.random.RandomState(1).rand(4, 3, 64, 64).astype("f")
     with chainer.using_config("train", False), chainer.no_backprop_mode():
         with chainer.using_config("use_ideep", "never"):
             expected = model.logits(x).array
