@@ -13,6 +13,7 @@ an order that NumPy's functions keep. float32 maps go to oneDNN, everything else
 ``_primitives``     its objects, and a cache of them
 ``_arrays``         the order of arrays in memory
 ``_products``       weight gradients by NumPy's BLAS, in oneDNN's threads
+``_winograd``       convolutions of 3 x 3 windows with fewer multiplications
 ``_operations``     the operations, on arrays
 ``_ideep4py``       ideep4py's names for them
 ``_chainer``        Chainer's methods that need more than that
@@ -27,15 +28,13 @@ The library is looked for where pip puts it, and at the environment variable ``R
 from rechainer.onednn import _library
 from rechainer.onednn._chainer import SEAMS, is_usable, wanted
 from rechainer.onednn._library import Unsupported
-from rechainer.onednn._memory import pool
+from rechainer.onednn._memory import free_memory
 from rechainer.onednn._primitives import kept_for
 from rechainer.onednn._programs import Program, Value, Weights
 from rechainer.onednn._steps import Given, TrainingProgram
 
 __all__ = ["SEAMS", "Given", "Program", "TrainingProgram", "Unsupported", "Value", "Weights",
            "free_memory", "is_usable", "kept_for", "status", "wanted"]
-
-free_memory = pool.free
 
 
 def status():

@@ -8,6 +8,9 @@ import numpy
 
 FLOAT = numpy.dtype(numpy.float32)
 
+#: Arrays of fewer elements are copied by NumPy before oneDNN would have begun.
+FEW = 4096
+
 
 def channels_last(shape):
     """Return the strides, in elements, of maps (N, C, H, W) whose channels lie side by side."""
@@ -66,6 +69,9 @@ def in_one_order(*arrays):
 
 def copy(source, target):
     """Copy between float32 arrays of one shape and of any strides."""
+    if source.size < FEW:
+        numpy.copyto(target, source)
+        return
     strides = _element_strides(source), _element_strides(target)
     try:
         if None in strides:

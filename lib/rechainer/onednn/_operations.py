@@ -6,7 +6,7 @@ Pairs are (vertical, horizontal). Each primitive is made once for a shape.
 
 import functools
 
-from rechainer.onednn import _memory
+from rechainer.onednn import _memory, _winograd
 from rechainer.onednn._arrays import (
     FLOAT,
     as_channels_last,
@@ -37,7 +37,7 @@ from rechainer.onednn._primitives import (
     per_thread,
     reorder,
 )
-from rechainer.onednn._products import WeightGradient, is_better
+from rechainer.onednn._products import Pointwise, WeightGradient, is_better, is_pointwise
 
 import numpy
 
@@ -66,7 +66,7 @@ class Convolution:
 
     def __init__(self, x_shape, w_shape, y_shape, stride, pad, dilate):
         self.x_shape, self.w_shape, self.y_shape = x_shape, w_shape, y_shape
-        self.windows = stride, pad, dilate
+        self.stride, self.pad, self.dilate = stride, pad, dilate
         behind = padding_behind(x_shape[2:], y_shape[2:], w_shape[2:], stride, pad, dilate)
         self.geometry = DIMS(*stride), DIMS(*(d - 1 for d in dilate)), DIMS(*pad), DIMS(*behind)
         self.x, self.y, self.b = maps(x_shape), maps(y_shape), Layout.dense(w_shape[:1])
@@ -101,9 +101,43 @@ class Convolution:
         return primitive, Weights(self, description)
 
     @functools.cached_property
-    def _products(self):
-        shapes = self.x_shape, self.w_shape, self.y_shape, *self.windows
-        return WeightGradient(*shapes) if is_better(*shapes) else None
+    def _tiled(self):
+        return _winograd.Winograd(self.x_shape, self.w_shape, self.y_shape, self.pad)
+
+    @functools.cached_property
+    def _is_pointwise(self):
+        return is_pointwise(self.x_shape, self.w_shape, self.y_shape, self.stride, self.pad)
+
+    @functools.cached_property
+    def _forward_otherwise(self):
+        """What computes y without oneDNN, if that is better."""
+        if self._is_pointwise:
+            return Pointwise(self.x_shape, self.y_shape, self.stride).forward
+        if _winograd.is_better(self.x_shape, self.w_shape, self.y_shape, self.stride, self.dilate):
+            return lambda x, w, b, y=None, **options: self._tiled.forward(
+                x, _winograd.at_points(w), b, y=y, **options)
+        return None
+
+    @functools.cached_property
+    def _backward_data_otherwise(self):
+        """What computes the gradient with respect to x without oneDNN, if that is better."""
+        if self._is_pointwise:
+            return Pointwise(self.x_shape, self.y_shape, self.stride).backward_data
+        o, c, *window = self.w_shape
+        if _winograd.is_better(self.y_shape, (c, o, *window), self.x_shape, self.stride,
+                               self.dilate):
+            return self._tiled.backward_data
+        return None
+
+    @functools.cached_property
+    def _backward_weights_otherwise(self):
+        """What computes the gradient with respect to w without oneDNN, if that is better."""
+        shapes = self.x_shape, self.w_shape, self.y_shape
+        if _winograd.is_better(*shapes, self.stride, self.dilate,
+                               advantage=_winograd.SUM_ADVANTAGE):
+            return self._tiled.backward_weights
+        windows = self.stride, self.pad, self.dilate
+        return WeightGradient(*shapes, *windows) if is_better(*shapes, *windows) else None
 
     @functools.cached_property
     def _backward_weights(self):
@@ -114,6 +148,8 @@ class Convolution:
 
     def forward(self, x, w, b=None):
         """Return y."""
+        if self._forward_otherwise:
+            return self._forward_otherwise(x, w, b)
         primitive, weights = self._forward if b is None else self._forward_with_bias
         bias = () if b is None else (as_dense(b),)
         y = empty(self.y_shape)
@@ -122,6 +158,8 @@ class Convolution:
 
     def backward_data(self, w, gy):
         """Return the gradient with respect to x."""
+        if self._backward_data_otherwise:
+            return self._backward_data_otherwise(w, gy)
         primitive, weights = self._backward_data
         gx = empty(self.x_shape)
         primitive(gx, weights.pack(w), as_channels_last(gy))
@@ -129,8 +167,8 @@ class Convolution:
 
     def backward_weights(self, x, gy):
         """Return the gradient with respect to w."""
-        if self._products:
-            return self._products(x, gy)
+        if self._backward_weights_otherwise:
+            return self._backward_weights_otherwise(x, gy)
         primitive, weights = self._backward_weights
         packed = weights.empty()
         primitive(as_channels_last(x), packed, as_channels_last(gy))

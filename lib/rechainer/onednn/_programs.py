@@ -8,6 +8,7 @@ import functools
 import math
 import threading
 
+from rechainer.onednn import _winograd
 from rechainer.onednn._arrays import FLOAT, as_dense, copy, maps
 from rechainer.onednn._library import ALGORITHMS, FORWARD_INFERENCE, Unsupported
 from rechainer.onednn._operations import DIRECT, Convolution, Pooling, split
@@ -47,10 +48,21 @@ class Weights:
         self._orders = [(self.layout, as_dense(w))]
         self._lock = threading.Lock()
 
+    @functools.cached_property
+    def at_points(self):
+        """The weights for `Winograd`."""
+        return _winograd.at_points(self.plain)
+
     @property
     def plain(self):
         """The weights as they were given."""
         return self.in_order(self.layout, keep=False).view(FLOAT).reshape(self.shape)
+
+    @property
+    def any_order(self):
+        """The layout that they are in, if they are in another than the given one; else any."""
+        known, _ = self._orders[-1]
+        return Layout(self.shape) if known is self.layout else known
 
     def in_order(self, layout, keep=True):
         """Return the weights in the order of a layout."""
@@ -141,18 +153,34 @@ class Program:
 
     def convolution(self, x, weights, y_shape, stride, pad, dilate, add=None, activation=None):
         """Add a convolution, what is added to it, and an activation."""
+        if activation in (None, "relu") and _winograd.is_better(
+                x.shape, weights.shape, y_shape, stride, dilate, _winograd.READ):
+            return self._tiled(x, weights, y_shape, pad, add, activation)
         c = Convolution(x.shape, weights.shape, y_shape, stride, pad, dilate)
         post_ops = PostOps(add and add.layout, activation)
         description = Description("convolution_forward", FORWARD_INFERENCE, DIRECT, c.x, c.any_w,
                                   c.b, c.y, *c.geometry, post_ops=post_ops)
         return self._weighted(description, x, weights, y_shape, add)
 
+    def _tiled(self, x, weights, y_shape, pad, add, activation):
+        y, reads = Value(y_shape), (x,) if add is None else (x, add)
+        winograd = _winograd.Winograd(x.shape, weights.shape, y_shape, pad)
+        u, b = weights.at_points, weights.b
+
+        def run(arrays, outputs):
+            winograd.forward(arrays[0], u, b, *arrays[1:], is_rectified=activation is not None,
+                             y=outputs[0])
+
+        self.steps.append(Step(run, reads, (y,)))
+        return y
+
     def linear(self, x, weights, add=None, activation=None):
         """Add y = x W^T + b, what is added to it, and an activation."""
         y = Value((x.shape[0], weights.shape[0]))
         post_ops = PostOps(add and add.layout, activation)
+        # A second order of VGG's weights takes 0.5 GB, and makes no other batch faster.
         description = Description("inner_product_forward", FORWARD_INFERENCE, x.layout,
-                                  Layout(weights.shape), Layout.dense(weights.b.shape), y.layout,
+                                  weights.any_order, Layout.dense(weights.b.shape), y.layout,
                                   post_ops=post_ops)
         return self._weighted(description, x, weights, y.shape, add)
 

@@ -97,6 +97,12 @@ class TrainingProgram(Program):
                                tuple(both[name][1] for name in writes),
                                [value for _, value in both.values()]))
 
+    def _write(self, function, reads, write):
+        """Add a function of arrays, the last of which it writes to."""
+        reads = tuple(v for v in reads if v is not None)
+        self.steps.append(Step(lambda arrays, outputs: function(*arrays, *outputs), reads,
+                               (write,)))
+
     def _in_order(self, w, plain, order):
         """Return weights in the order of a layout; each order is made once in a step."""
         if is_same(plain, order):
@@ -122,6 +128,7 @@ class TrainingProgram(Program):
         """Add y = w * x + b, and an activation; `windows` are stride, pad and dilation."""
         if is_whole(x.shape, w.shape, y_shape, windows):
             return Value(y_shape, self.linear_forward(x, w, b, activation).root)
+        maps_of(x)
         y, wide = Value(y_shape), Wide.of(w.shape, y_shape, windows)
         if wide:
             w, b = wide.widen(self, w, b)
@@ -132,11 +139,14 @@ class TrainingProgram(Program):
 
     def _convolution_forward(self, x, w, b, y, windows, activation):
         c = ops.convolution(x.shape, w.shape, y.shape, *windows)
+        if c._forward_otherwise and activation in ((None,) if c._is_pointwise else (None, "relu")):
+            self._write(functools.partial(_multiply, c, activation), (x, w, b), y)
+            return
         description = Description(
             "convolution_forward", FORWARD_TRAINING, ops.DIRECT, c.x, c.any_w, b and c.b, c.y,
             *c.geometry, post_ops=activation and PostOps(activation=activation))
         bias = {} if b is None else {"bias": b}
-        self._add(description, {"src": maps_of(x), "weights": self._in_order(
+        self._add(description, {"src": x, "weights": self._in_order(
             w, c.w, description.layout("weights")), **bias}, {"dst": y})
 
     def convolution_backward_data(self, gy, w, x_shape, windows):
@@ -144,6 +154,9 @@ class TrainingProgram(Program):
         if is_whole(x_shape, w.shape, gy.shape, windows):
             return self.linear_backward_data(w, gy, x_shape)
         c, gx = ops.convolution(x_shape, w.shape, maps_of(gy).shape, *windows), Value(x_shape)
+        if c._backward_data_otherwise:
+            self._write(c._backward_data_otherwise, (w, gy), gx)
+            return gx
         x, y = c.x, c.y
         if x_shape[1] < ops.FEW_CHANNELS:    # in vectors of 8, two of them empty
             x, y = Layout(x_shape), Layout(gy.shape)
@@ -174,8 +187,9 @@ class TrainingProgram(Program):
 
     def _convolution_backward_weights(self, x, gy, windows, gw, gb=None):
         c = ops.convolution(x.shape, gw.shape, gy.shape, *windows)
-        if c._products:
-            self.call(lambda arrays: (c._products(*arrays),), (x, gy), None, (gw,))
+        products = c._backward_weights_otherwise
+        if products:
+            self.call(lambda arrays: (products(*arrays),), (x, gy), None, (gw,))
             if gb is not None:
                 self.call(lambda arrays: (ops.channel_sums(*arrays),), (gy,), None, (gb,))
             return
@@ -306,6 +320,13 @@ class Maps(Given):
     def __init__(self, array):
         super().__init__(array)
         self.layout = Value(array.shape).layout
+
+
+def _multiply(c, activation, x, w, *arrays):
+    """Write a convolution and an activation to the last array; a bias comes before it."""
+    *b, y = arrays
+    options = {"is_rectified": True} if activation else {}
+    c._forward_otherwise(x, w, *(b or (None,)), y, **options)
 
 
 class Wide:

@@ -558,6 +558,7 @@ BY_PRODUCTS = {
     "dilated": {"ksize": 3, "pad": 2, "dilate": 2}, "no border": {"ksize": 2},
     "wide border": {"ksize": (3, 2), "pad": (2, 1)},
     "covering all": {"ksize": 3, "pad": 1, "cover_all": True},
+    "windows in the border": {"ksize": 3, "pad": 3},
     "several groups of images": {"ksize": 3, "pad": 1, "size": (60, 50)},
 }  # fmt: skip
 
@@ -581,6 +582,19 @@ def test_weight_gradients_by_products(name, n):
     *shapes, node = asked[0]
     assert _products.is_better(*shapes, (node.sy, node.sx), (node.ph, node.pw),
                                (node.dy, node.dx)) == (_products.one_thread() is not None)
+
+
+@pytest.mark.parametrize("settings", [{}, {"stride": (2, 3)}, {"stride": 2, "cover_all": True}],
+                         ids=str)
+@pytest.mark.parametrize("bias", [False, True])
+def test_pointwise_convolutions(settings, bias, monkeypatch):
+    rng, (o, c), made = np.random.RandomState(0), (272, 256), []
+    monkeypatch.setattr(_products, "_multiply_rows", lambda *arrays, do=_products._multiply_rows: (
+        made.append(len(arrays[0])), do(*arrays)))
+    arrays = [rng.randn(3, c, 8, 7), rng.randn(o, c, 1, 1), rng.randn(o)][:2 + bias]
+    compare(lambda *a: F.convolution_2d(*a, **settings), arrays)
+    # Forward and backward, where all windows lie in the maps.
+    assert len(made) == (2 if _products.one_thread() and "cover_all" not in settings else 0)
 
 
 def test_products_in_threads_report_errors_and_meet_all_parts():
