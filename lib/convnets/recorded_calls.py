@@ -325,7 +325,7 @@ class Translation:
         for dtype in call.dtypes:
             if dtype != np.float32:
                 raise refused(f"{call.node.label} returns {dtype}, and there is only float32")
-        for x in call.inputs:
+        for x in (*call.inputs, *call.captured.values()):
             if not isinstance(x, int) and self._is_of_batch(x) and type(call.node) not in MEANS:
                 raise refused(f"{call.node.label} gets an array of shape {x.shape} that no "
                               f"function of Chainer has made of the minibatch")

@@ -127,7 +127,7 @@ class TrainingProgram(Program):
     def convolution_forward(self, x, w, b, y_shape, windows, activation=None):
         """Add y = w * x + b, and an activation; `windows` are stride, pad and dilation."""
         if is_whole(x.shape, w.shape, y_shape, windows):
-            return Value(y_shape, self.linear_forward(x, w, b, activation).root)
+            return reshaped(self.linear_forward(x, w, b, activation), y_shape)
         maps_of(x)
         y, wide = Value(y_shape), Wide.of(w.shape, y_shape, windows)
         if wide:
@@ -178,7 +178,7 @@ class TrainingProgram(Program):
         wide = Wide.of(gw.shape, gy.shape, windows)
         if is_whole(x.shape, gw.shape, gy.shape, windows):
             self.linear_backward_weights(x, gy, gw, gb)
-        elif wide and gy.root.array is None:
+        elif wide:
             wider = wide.gradients(gb is not None)
             self._convolution_backward_weights(x, wide.view(gy), wide.windows, *wider)
             wide.narrow(self, wider, (gw, gb) if gb else (gw,))
@@ -365,7 +365,7 @@ class Wide:
 
     def view(self, y):
         """Return maps in their wide form, in the same memory."""
-        return Value(self.y_shape, y.root)
+        return reshaped(y, self.y_shape)
 
     def widen(self, program, w, b):
         """Add what keeps wide weights and bias up to date; return these."""
@@ -405,7 +405,14 @@ def is_whole(x_shape, w_shape, y_shape, windows):
 
 def _as_vectors(y):
     """Return values (N, O, 1, 1) as (N, O)."""
-    return Value(y.shape[:2], y.root) if len(y.shape) == 4 else y
+    return reshaped(y, y.shape[:2]) if len(y.shape) == 4 else y
+
+
+def reshaped(value, shape):
+    """Return a value of the program's as another of the same memory."""
+    if value.root.array is not None:
+        raise Unsupported("another shape of memory that is not the program's")
+    return Value(shape, value.root)
 
 
 def maps_of(value):
