@@ -163,17 +163,18 @@ ENGINES = {
 #: What others are compared with.
 REFERENCE = "channels_last"
 
-#: A convolution for the processor's peak: input, weights. It is limited by arithmetic alone.
-PEAK = (8, 256, 28, 28), (256, 256, 3, 3)
+#: A convolution for the processor's peak: input, weights, padding. It is limited by arithmetic
+#: alone, and direct: what is computed in tiles needs fewer operations than are counted.
+PEAK = (8, 256, 14, 14), (256, 256, 5, 5), (2, 2)
 
 
 def _peak(case):
     from rechainer.onednn import Program, Weights
 
-    x_shape, w_shape = PEAK
+    x_shape, w_shape, pad = PEAK
     program = Program(x_shape)
     weights = Weights(np.full(w_shape, 0.01, np.float32))
-    program.finish(program.convolution(program.input, weights, x_shape, (1, 1), (1, 1), (1, 1)))
+    program.finish(program.convolution(program.input, weights, x_shape, (1, 1), pad, (1, 1)))
     x = np.ones(x_shape, np.float32)
     return lambda: program.run(x)[0][:1, :1, 0, 0]
 

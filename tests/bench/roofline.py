@@ -1,9 +1,9 @@
 """Where each convolution stands under the processor's roof.
 
 ``python -m tests.bench.roofline --record FILE``: the layers of VGG16 and ResNet-50 with 8 images,
-in one thread: operations for each byte that must be moved at least, and operations a second by
-oneDNN, forward and in both directions backward; how fast the processor computes and copies at
-most. Samuel Williams, Andrew Waterman, David Patterson: Roofline (2009).
+in one thread: operations for each byte that must be moved at least, and operations a second,
+forward and in both directions backward; how fast the processor computes and copies at most. The
+operations are those of a direct convolution; layers that are computed in tiles need fewer. Samuel Williams, Andrew Waterman, David Patterson: Roofline (2009).
 """
 
 import argparse
@@ -33,8 +33,8 @@ def main():
     parser = argparse.ArgumentParser(prog="python -m tests.bench.roofline")
     parser.add_argument("--record", metavar="FILE", required=True)
     options = parser.parse_args()
-    x_shape, w_shape = PEAK
-    peak = layer(x_shape, w_shape, x_shape, (1, 1), (1, 1))["forward"]
+    x_shape, w_shape, pad = PEAK
+    peak = layer(x_shape, w_shape, x_shape, (1, 1), pad)["forward"]
     rows = [{"network": name, **layer(*shapes), "count": count}
             for name, make in NETWORKS.items()
             for shapes, count in convolutions(make()).items()]
