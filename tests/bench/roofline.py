@@ -3,7 +3,8 @@
 ``python -m tests.bench.roofline --record FILE``: the layers of VGG16 and ResNet-50 with 8 images,
 in one thread: operations for each byte that must be moved at least, and operations a second,
 forward and in both directions backward; how fast the processor computes and copies at most. The
-operations are those of a direct convolution; layers that are computed in tiles need fewer. Samuel Williams, Andrew Waterman, David Patterson: Roofline (2009).
+operations are those of a direct convolution; layers that are computed in tiles need fewer.
+Samuel Williams, Andrew Waterman, David Patterson: Roofline (2009).
 """
 
 import argparse
