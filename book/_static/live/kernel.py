@@ -371,38 +371,6 @@ def no_input(prompt=""):
     raise StdinNotImplementedError("input() needs a keyboard: put the value into the cell instead")
 
 
-# -- Matrix products -------------------------------------------------------------------------
-
-
-def speed_up(sgemm):
-    """Have `numpy.tensordot`, the heart of Chainer's convolutions, use a faster product.
-
-    NumPy has no BLAS here. `sgemm` is a function of WebAssembly (sgemm.wat) that takes addresses.
-    """
-    import numpy as np
-    from numpy._core import numeric
-
-    ordinary = numeric.dot
-    panel = np.empty((256, 8), np.float32)
-
-    def address(array):
-        return array.__array_interface__["data"][0]
-
-    def dot(a, b, out=None):
-        suits = out is None and a.ndim == b.ndim == 2 and a.dtype == b.dtype == np.float32
-        if not suits or a.size * b.shape[1] < 4096:  # a small product is not worth the call
-            return ordinary(a, b, out)
-        (m, k), n = a.shape, b.shape[1]
-        if k != len(b):
-            return ordinary(a, b)  # which says what is wrong
-        a, b = np.ascontiguousarray(a), np.ascontiguousarray(b)
-        c = np.zeros((m, n), np.float32)
-        sgemm(m, n, k, *map(address, (a, b, c, panel)))
-        return c
-
-    numeric.dot = dot
-
-
 # -- Compiled modules ------------------------------------------------------------------------
 
 

@@ -18,14 +18,6 @@ const beside = async name => {
   return new Uint8Array(await response.arrayBuffer());
 };
 
-// Chainer's matrix products go through a function of WebAssembly (kernel.py says how).
-async function speedUp(pyodide) {
-  const { instance } = await WebAssembly.instantiate(
-    await beside('sgemm.wasm'), { env: { memory: pyodide._module.memory } });
-  pyodide.FS.writeFile(`${site}live_kernel.py`, await beside('kernel.py'));
-  pyodide.pyimport('live_kernel').speed_up(instance.exports.sgemm);
-}
-
 export async function loadPyodide(options) {
   const manifest = await latest(base, 'manifest.json');
   const load = async name => unpacked((await stored(base, name, manifest.id)).body, name);
@@ -40,7 +32,6 @@ export async function loadPyodide(options) {
   // While Python still has `fcntl`: the kernel puts an empty module in its place.
   pyodide.pyimport('filelock');
   offer(pyodide, base, site, manifest.data);
-  await speedUp(pyodide);
   pyodide.FS.mkdirTree(startup);
   pyodide.FS.writeFile(`${startup}notebook.py`, await beside('notebook_startup.py'));
   await forgetOthers(manifest.id);

@@ -81,7 +81,6 @@ async function start({ base, packages = [], folder: place = 'book' }) {
   progress.total = counts.reduce((sum, name) => sum + manifest.bytes[name], 0);
 
   const source = fetch(new URL('kernel.py', import.meta.url)).then(it => it.text());
-  const product = fetch(new URL('sgemm.wasm', import.meta.url)).then(it => it.arrayBuffer());
   const bytes = Promise.all(wheels.map(async name => (await get(name)).arrayBuffer()));
   [pyodide] = await Promise.all([startPyodide(base, lock, get), bytes]);
   for (const [i, content] of (await bytes).entries()) {
@@ -103,15 +102,13 @@ async function start({ base, packages = [], folder: place = 'book' }) {
   pyodide.FS.mkdirTree(folder);
   pyodide.FS.chdir(folder);
   pyodide.FS.writeFile(`${site}live_kernel.py`, await source);
-  const memory = pyodide._module.memory;  // Of Python: arrays are handed over by their addresses.
-  const { instance } = await WebAssembly.instantiate(await product, { env: { memory } });
+  const memory = pyodide._module.memory;  // Of Python: messages are handed over by their addresses.
   report('Starting');
   kernel = pyodide.pyimport('live_kernel');
   const post = (address, length) => postMessage(JSON.parse(
     new TextDecoder().decode(new Uint8Array(memory.buffer, address, length))));
   kernel.start(post, fetchNow, base, compiledFolder,
     JSON.stringify(lock.packages), JSON.stringify(wanted));
-  if (wanted.includes('numpy')) kernel.speed_up(instance.exports.sgemm);
   await forgetOthers(manifest.id);
   say('ready', {
     seconds: (performance.now() - begin) / 1000, python: kernel.version(), packages: wanted,
