@@ -9,8 +9,6 @@ import functools
 from rechainer.wasm import _library
 from rechainer.wasm import _operations as ops
 
-import numpy
-
 
 def windows(module, channels, size, kernel, stride, pad, dilate=(1, 1), cover_all=False):
     """The `Windows`, or None where no window fits; `module` is ``chainer.utils.conv``."""

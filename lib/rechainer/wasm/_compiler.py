@@ -7,7 +7,7 @@ A name has the type that it is given first: ``int`` (i32), ``float`` (f32) or ``
 f32 side by side). Integers are signed, so addresses are added to but not compared. Parameters
 are integers unless annotated; kernels return nothing.
 
-The encoding is that of the WebAssembly core specification 2.0, chapter 5.
+The encoding is that of the WebAssembly core specification 3.0, chapter 5.
 """
 
 import ast
@@ -81,6 +81,7 @@ BUILTINS = {
     "lowest": ([], "float", b"\x43" + struct.pack("<f", float("-inf"))),
     "either": (["int", "int", "int"], "int", b"\x1b"),  # either(yes, no, condition)
 }
+FUSED = simd(0x105)  # a * b + c, rounded once where the processor can: of "relaxed SIMD"
 MEMORY = ("load", "store")  # how the names of those instructions begin
 
 
@@ -89,10 +90,10 @@ class NotSupported(SyntaxError):
 
 
 class Function:
-    """Translates one kernel; `index` has the number of each."""
+    """Translates one kernel; `index` has the number of each, `fused` is as for `translate`."""
 
-    def __init__(self, node, index):
-        self.index, self.code = index, bytearray()
+    def __init__(self, node, index, fused):
+        self.index, self.fused, self.code = index, fused, bytearray()
         self.types = {arg.arg: getattr(arg.annotation, "id", "int") for arg in node.args.args}
         self.arity = len(self.types)
         self.hidden = 0
@@ -211,7 +212,17 @@ class Function:
         return self.types[node.id]
 
     def of_BinOp(self, node):
+        match node:
+            case ast.BinOp(left, ast.Add(), ast.BinOp(a, ast.Mult(), b)) if self.fused:
+                if self.is_four(left):
+                    for it in a, b, left:
+                        self.value(it)
+                    self.emit(FUSED)
+                    return "four"
         return self.pair(node, node.left, node.right, OPERATORS, type(node.op))
+
+    def is_four(self, node):
+        return isinstance(node, ast.Name) and self.types.get(node.id) == "four"
 
     def of_Compare(self, node):
         if len(node.ops) != 1:
@@ -257,7 +268,7 @@ class Function:
         return sized(vector([bytes([1, kind]) for kind in own]) + self.code + b"\x0b")
 
 
-def translate(source):
+def translate(source, fused=False):
     """Compile all functions of a Python source.
 
     Parameters
@@ -265,6 +276,8 @@ def translate(source):
     source : str
         Python whose functions are kernels; of everything else only docstrings and imports may
         be there, which say nothing.
+    fused : bool
+        Whether ``c + a * b`` of four numbers, c a name, may be one instruction of WebAssembly 3.0.
 
     Returns
     -------
@@ -296,7 +309,7 @@ def translate(source):
         2: [memory],
         3: [unsigned(number) for number in range(len(nodes))],
         7: exports,
-        10: [Function(node, index).encoded() for node in nodes],
+        10: [Function(node, index, fused).encoded() for node in nodes],
     }
     encoded = [bytes([name]) + sized(vector(items)) for name, items in sections.items()]
     return b"\0asm\x01\0\0\0" + b"".join(encoded)

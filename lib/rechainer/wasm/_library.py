@@ -27,11 +27,13 @@ def load():
     import pyodide_js
     from pyodide.ffi import JsException, to_js
 
-    code = translate(Path(__file__).with_name("kernels.py").read_text("utf-8"))
+    source = Path(__file__).with_name("kernels.py").read_text("utf-8")
     imports = {"env": {"memory": pyodide_js._module.memory}}
-    try:
-        module = js.WebAssembly.Module.new(to_js(code))
-        given = to_js(imports, dict_converter=js.Object.fromEntries)
-        return js.WebAssembly.Instance.new(module, given).exports
-    except (JsException, AttributeError):
-        return None
+    given = to_js(imports, dict_converter=js.Object.fromEntries)
+    for fused in True, False:
+        try:
+            module = js.WebAssembly.Module.new(to_js(translate(source, fused)))
+            return js.WebAssembly.Instance.new(module, given).exports
+        except JsException:  # an instruction that this browser does not know
+            continue
+    return None
