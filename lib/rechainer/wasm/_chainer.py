@@ -121,7 +121,7 @@ def with_product(of):
     return make
 
 
-# -- Pooling and activation
+# -- Pooling, activation, random weights
 
 
 def pool_windows(function, shape):
@@ -168,11 +168,22 @@ def with_sigmoid(ordinary):
     return forward_cpu
 
 
+def with_normal(ordinary):
+    def __call__(self, array):
+        usual = self.rng is None and self.dtype in (None, ops.FLOAT) and ops.suit(array)
+        large = array.size >= ops.SMALL and array.flags.c_contiguous
+        if not (usual and large and ops.draw_normal(array, self.scale)):
+            ordinary(self, array)
+
+    return __call__
+
+
 CONVOLUTION = "chainer.functions.connection.convolution_2d"
 DECONVOLUTION = "chainer.functions.connection.deconvolution_2d"
 LINEAR = "chainer.functions.connection.linear"
 MAX = "chainer.functions.pooling.max_pooling_nd"
 SIGMOID = "chainer.functions.activation.sigmoid"
+NORMAL = "chainer.initializers.normal"
 #: Module -> class -> method -> what makes the method in its place.
 REPLACEMENTS = {
     CONVOLUTION: {
@@ -190,6 +201,7 @@ REPLACEMENTS = {
         "MaxPoolingNDGrad": {"forward_cpu": with_maximum_back},
     },
     SIGMOID: {"Sigmoid": {"forward_cpu": with_sigmoid}},
+    NORMAL: {"Normal": {"__call__": with_normal}},
 }
 
 

@@ -2,10 +2,11 @@
 
 A kernel is a function of numbers and addresses (of bytes, in memory that it shares with its
 caller). It may have ``for`` with ``range`` (steps upwards), ``while``, ``if``, assignments,
-``+ - * // % & | << >>``, one comparison at a time, and calls of other kernels and of `BUILTINS`.
-A name has the type that it is given first: ``int`` (i32), ``float`` (f32) or ``four`` (v128: four
-f32 side by side). Integers are signed, so addresses are added to but not compared. Parameters
-are integers unless annotated; kernels return nothing.
+``+ - * / // % & | ^ << >>``, one comparison at a time, and calls of other kernels and `BUILTINS`.
+A name has the type that it is given first: ``int`` (i32), ``float`` (f32), ``double`` (f64; the
+constant is ``double(0.5)``) or ``four`` (v128: four f32 side by side). Integers are signed, so
+addresses are added to but not compared; only ``>>`` takes them as bits. Parameters are integers
+unless annotated; kernels return nothing.
 
 The encoding is that of the WebAssembly core specification 3.0, chapter 5.
 """
@@ -13,7 +14,7 @@ The encoding is that of the WebAssembly core specification 3.0, chapter 5.
 import ast
 import struct
 
-TYPES = {"int": 0x7F, "float": 0x7D, "four": 0x7B}
+TYPES = {"int": 0x7F, "float": 0x7D, "double": 0x7C, "four": 0x7B}
 NOTHING = 0x40  # type of a block without a result
 
 
@@ -48,9 +49,11 @@ OPERATORS = {
     (ast.Add, "int"): b"\x6a", (ast.Sub, "int"): b"\x6b", (ast.Mult, "int"): b"\x6c",
     (ast.FloorDiv, "int"): b"\x6d",  # towards zero, unlike Python's
     (ast.Mod, "int"): b"\x6f", (ast.BitAnd, "int"): b"\x71", (ast.BitOr, "int"): b"\x72",
-    (ast.LShift, "int"): b"\x74", (ast.RShift, "int"): b"\x75",
+    (ast.BitXor, "int"): b"\x73", (ast.LShift, "int"): b"\x74", (ast.RShift, "int"): b"\x76",
     (ast.Add, "float"): b"\x92", (ast.Sub, "float"): b"\x93", (ast.Mult, "float"): b"\x94",
     (ast.Div, "float"): b"\x95",
+    (ast.Add, "double"): b"\xa0", (ast.Sub, "double"): b"\xa1", (ast.Mult, "double"): b"\xa2",
+    (ast.Div, "double"): b"\xa3",
     (ast.Add, "four"): simd(0xE4), (ast.Sub, "four"): simd(0xE5), (ast.Mult, "four"): simd(0xE6),
     (ast.Div, "four"): simd(0xE7),
 }  # fmt: skip
@@ -59,7 +62,7 @@ COMPARISONS = {
     (ast.Eq, "int"): b"\x46", (ast.NotEq, "int"): b"\x47", (ast.Lt, "int"): b"\x48",
     (ast.Gt, "int"): b"\x4a", (ast.LtE, "int"): b"\x4c", (ast.GtE, "int"): b"\x4e",
     (ast.Eq, "float"): b"\x5b", (ast.NotEq, "float"): b"\x5c", (ast.Lt, "float"): b"\x5d",
-    (ast.Gt, "float"): b"\x5e",
+    (ast.Gt, "float"): b"\x5e", (ast.Lt, "double"): b"\x63", (ast.Gt, "double"): b"\x64",
 }  # fmt: skip
 #: Name -> (types of the arguments, type of the result, instruction). An instruction that reads or
 #: writes memory ends in the alignment that it may count on; the address comes first.
@@ -71,6 +74,11 @@ BUILTINS = {
     "store_int": (["int", "int"], None, b"\x36\x02"),
     "store": (["int", "float"], None, b"\x38\x02"),
     "store4": (["int", "four"], None, simd(0x0B) + b"\x02"),
+    "to_double": (["int"], "double", b"\xb7"),
+    "to_float": (["double"], "float", b"\xb6"),
+    "root": (["double"], "double", b"\x9f"),
+    "upper_half": (["double"], "int", b"\xbd\x42\x20\x88\xa7"),  # of its 64 bits
+    "two_to": (["int"], "double", b"\x41\xff\x07\x6a\xad\x42\x34\x86\xbf"),  # by its bits
     "same4": (["float"], "four", simd(0x13)),
     "min4": (["four", "four"], "four", simd(0xE8)),
     "max4": (["four", "four"], "four", simd(0xE9)),
@@ -239,6 +247,9 @@ class Function:
 
     def of_Call(self, node):
         name = node.func.id
+        if name == "double":
+            self.emit(b"\x44", struct.pack("<d", ast.literal_eval(node.args[0])))
+            return "double"
         if name in self.index:
             wanted, kind = self.index[name][1], None
             code, offset = b"\x10" + unsigned(self.index[name][0]), b""

@@ -210,3 +210,37 @@ def sigmoid(x):
         x_at = _address(dense)
     kernels().sigmoid(x_at, _address(y), count)
     return y[: x.size].reshape(x.shape)
+
+
+def draw_normal(out, scale):
+    """Fill an array with what ``numpy.random.normal(0, scale, out.shape)`` would draw.
+
+    Parameters
+    ----------
+    out : numpy.ndarray
+        Array of float32 whose numbers lie together.
+    scale : float
+        Standard deviation.
+
+    Returns
+    -------
+    bool
+        False, and nothing is done, where NumPy's generator is not its usual one.
+    """
+    state = numpy.random.get_state(legacy=False)
+    if state["bit_generator"] != "MT19937" or not out.size:
+        return not out.size
+    numbers, twister = out.reshape(-1), state["state"]
+    if state["has_gauss"]:  # half a pair that was drawn before
+        numbers[:1] = scale * state["gauss"]
+        numbers = numbers[1:]
+    key, words = twister["key"].astype(numpy.uint32), numpy.empty(624, numpy.uint32)
+    position = numpy.array([twister["pos"], 0, 0, 0, 0], numpy.int32)
+    even = numbers.size // 2 * 2
+    kernels().draw_normal(
+        _address(key), _address(position), _address(words), _address(numbers), even, float(scale)
+    )
+    after = {"key": key, "pos": int(position[0])}
+    numpy.random.set_state({**state, "state": after, "has_gauss": 0, "gauss": 0.0})
+    numbers[even:] = numpy.random.normal(0, scale, numbers.size - even)
+    return True

@@ -354,3 +354,80 @@ def sigmoid(x, y, count):
         store4(y, one / (one + e))
         x += 16
         y += 16
+
+
+# -- Normal numbers: those of numpy.random.normal, from the state of its Mersenne Twister.
+
+
+def _twist(key):
+    """The next 624 words of the state (Matsumoto and Nishimura, 1998)."""
+    for i in range(0, 2496, 4):
+        follower = either(i + 4, 0, i < 2492)
+        other = either(i + 1588, i - 908, i < 908)
+        y = (load_int(key + i) & -2147483648) | (load_int(key + follower) & 2147483647)
+        odd = 0 - (y & 1)
+        store_int(key + i, load_int(key + other) ^ (y >> 1) ^ (odd & -1727483681))
+
+
+def _temper(key, words):
+    """The state's 624 random words."""
+    for i in range(0, 2496, 4):
+        y = load_int(key + i)
+        y = y ^ (y >> 11)
+        y = y ^ ((y << 7) & -1658038656)
+        y = y ^ ((y << 15) & -272236544)
+        store_int(words + i, y ^ (y >> 18))
+
+
+def draw_normal(key, position, words, out, count, scale: double):
+    """`count` numbers, an even one, times `scale`; the state goes on by what they take.
+
+    By the polar method (Marsaglia and Bray, 1964), two at a time and in NumPy's order. `position`
+    has the number of words used and room for four more; `words` has room for 624.
+    """
+    used = load_int(position)
+    _temper(key, words)
+    while count > 0:
+        at = words + (used << 2)
+        if used > 620:
+            at = position + 4
+            for j in range(0, 16, 4):
+                if used == 624:
+                    _twist(key)
+                    _temper(key, words)
+                    used = 0
+                store_int(at + j, load_int(words + (used << 2)))
+                used += 1
+        else:
+            used += 4
+        x = to_double(load_int(at) >> 5) * double(67108864.0) + to_double(load_int(at + 4) >> 6)
+        y = to_double(load_int(at + 8) >> 5) * double(67108864.0)
+        y = y + to_double(load_int(at + 12) >> 6)
+        x = x * double(2.220446049250313e-16) - double(1.0)  # 2 / 2**53
+        y = y * double(2.220446049250313e-16) - double(1.0)
+        r = x * x + y * y
+        if (r < double(1.0)) & (r > double(0.0)):
+            # ln r = e ln 2 + ln m, m near 1; ln m = 2 artanh((m - 1) / (m + 1)), its series.
+            e = (upper_half(r) >> 20) - 1023
+            m = r * two_to(0 - e)
+            if m > double(1.4142135623730951):
+                m = m * double(0.5)
+                e += 1
+            s = (m - double(1.0)) / (m + double(1.0))
+            z = s * s
+            series = z * double(0.10526315789473684) + double(0.11764705882352941)
+            series = series * z + double(0.13333333333333333)
+            series = series * z + double(0.15384615384615385)
+            series = series * z + double(0.18181818181818182)
+            series = series * z + double(0.2222222222222222)
+            series = series * z + double(0.2857142857142857)
+            series = series * z + double(0.4)
+            series = series * z + double(0.6666666666666666)
+            series = series * z + double(2.0)
+            logarithm = series * s + to_double(e) * double(0.6931471805599453)
+            f = root(double(-2.0) * logarithm / r)
+            store(out, to_float(scale * (f * y)))
+            store(out + 4, to_float(scale * (f * x)))
+            out += 8
+            count -= 2
+    store_int(position, used)
