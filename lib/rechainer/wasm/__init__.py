@@ -1,8 +1,9 @@
 """Chainer's slowest loops in a browser's Python, which has no BLAS: WebAssembly with SIMD.
 
 NumPy for WebAssembly multiplies matrices at about 1 GFLOP/s; with these kernels it is twenty times
-as much, and convolutions, pooling and sigmoids of float32 need no array on the way; random weights
-come three times as fast, the same ones. Nothing is to be switched on; elsewhere, and in a browser without SIMD, Chainer is left as it is.
+as much. Convolutions, pooling and sigmoids of float32 need no array on the way, and random weights
+come in half the time, the same ones. Nothing is to be switched on; elsewhere, and in a browser
+without SIMD, Chainer is left as it is.
 
 ==================  ==============================================================
 ``kernels.py``      the loops, in a small part of Python
