@@ -17,9 +17,11 @@ import inspect
 import io
 import json
 import linecache
+import marshal
 import os
 import platform
 import pprint
+import shutil
 import sys
 import time
 import traceback
@@ -391,6 +393,37 @@ def pack_compiled(path):
     return new
 
 
+def library_modules():
+    """Modules of the standard library that this Python has compiled: it comes as a zip file."""
+    specs = [getattr(module, "__spec__", None) for module in list(sys.modules.values())]
+    origins = {spec.origin for spec in specs if spec and isinstance(spec.origin, str)}
+    return sorted(it for it in origins if it.startswith(f"{LIBRARY}/") and it.endswith(".py"))
+
+
+def compile_library():
+    """Compile one more of these modules again, to keep it; return how many are left."""
+    left = [name for name in library_modules() if name not in library]
+    if left:
+        name = left[0]
+        with zipfile.ZipFile(LIBRARY) as archive:
+            source = archive.read(name.removeprefix(f"{LIBRARY}/"))
+        code = compile(source, name, "exec", dont_inherit=True)
+        head = importlib.util.MAGIC_NUMBER + UNCHECKED + bytes(8)
+        library[name] = head + marshal.dumps(code)
+    return len(left[1:])
+
+
+def pack_library(path):
+    """Write the standard library with the compiled modules; return how many are new."""
+    shutil.copyfile(LIBRARY, path)
+    with zipfile.ZipFile(path, "a") as archive:
+        for name, content in library.items():
+            archive.writestr(name.removeprefix(f"{LIBRARY}/") + "c", content)
+    return len(library)
+
+
+LIBRARY = f"/lib/python{sys.version_info.major}{sys.version_info.minor}.zip"
+library = {}  # file of a module -> the content of its compiled file
 UNCHECKED = (1).to_bytes(4, "little")  # flags after the magic number; a date and a size follow
 
 

@@ -1,7 +1,9 @@
 // What JupyterLite's kernel takes for Pyodide's own `pyodide.mjs`: gives it the Python of the
 // pages, with the packages of the kernel (lite.py) beside those of the book.
 
-import { forgetOthers, latest, offer, startPyodide, stored, unpacked } from './distribution.js';
+import {
+  LIBRARY, forgetOthers, latest, library, offer, startPyodide, stored, unpacked,
+} from './distribution.js';
 
 const base = new URL('dist/', import.meta.url).href;
 const own = new URL('lite/packages/', import.meta.url).href;
@@ -20,7 +22,8 @@ const beside = async name => {
 
 export async function loadPyodide(options) {
   const manifest = await latest(base, 'manifest.json');
-  const load = async name => unpacked((await stored(base, name, manifest.id)).body, name);
+  const load = async name => (name === LIBRARY && await library(base, manifest.id))
+    || unpacked((await stored(base, name, manifest.id)).body, name);
   const [lock, more] = await Promise.all(
     [load('pyodide-lock.json'), fetch(`${own}pyodide-lock.json`)].map(async it => (await it).json()));
   lock.packages = { ...located(lock, base), ...located(more, own) };

@@ -13,7 +13,8 @@
 //   path: relative to the notebook's folder
 
 import {
-  forgetOthers, keepMade, latest, made, offer, startPyodide, stored, unpacked,
+  LIBRARY, forgetOthers, keepLibrary, keepMade, latest, library, made, offer, startPyodide, stored,
+  unpacked,
 } from './distribution.js';
 
 const site = '/lib/python3.14/site-packages/';
@@ -23,7 +24,7 @@ const say = (type, more = {}) => postMessage({ type, ...more });
 // What Python compiles once, for the next start: most of the time of an import.
 const COMPILED = 'compiled.zip';
 const compiledFolder = '/var/compiled/';
-let kernel, pyodide, keepCompiled;
+let kernel, pyodide, keepCompiled, keepLibraryToo;
 
 // ---- Loading -----------------------------------------------------------------------------
 
@@ -73,7 +74,12 @@ function fetchNow(url) {
 async function start({ base, packages = [], folder: place = 'book' }) {
   const begin = performance.now();
   const manifest = await latest(base, 'manifest.json');
-  const get = async name => counted(await stored(base, name, manifest.id), name);
+  const ownLibrary = await library(base, manifest.id);
+  const get = async name => {
+    if (name !== LIBRARY || !ownLibrary) return counted(await stored(base, name, manifest.id), name);
+    progress.loaded += manifest.bytes[name];
+    return ownLibrary;
+  };
   const lock = await (await stored(base, 'pyodide-lock.json', manifest.id)).json();
   const wanted = [...closure(packages, lock.packages)];
   const wheels = wanted.map(name => lock.packages[name].file_name);
@@ -95,6 +101,12 @@ async function start({ base, packages = [], folder: place = 'book' }) {
     if (!kernel.pack_compiled(`/tmp/${COMPILED}`)) return;
     await keepMade(base, COMPILED, manifest.id, pyodide.FS.readFile(`/tmp/${COMPILED}`));
     pyodide.FS.unlink(`/tmp/${COMPILED}`);
+  };
+  keepLibraryToo = async () => {
+    if (kernel.compile_library()) return later(keepLibraryToo);  // one module, then a cell
+    if (!kernel.pack_library(`/tmp/${LIBRARY}`)) return;
+    await keepLibrary(base, manifest.id, pyodide.FS.readFile(`/tmp/${LIBRARY}`));
+    pyodide.FS.unlink(`/tmp/${LIBRARY}`);
   };
   offer(pyodide, base, site, manifest.data);
   offer(pyodide, base, home, manifest.beside);
@@ -121,7 +133,9 @@ async function run({ id, code, name }) {
   const begin = performance.now();
   const status = await kernel.run(id, code, name ?? `cell ${id}`);
   say('done', { id, status, seconds: (performance.now() - begin) / 1000 });
-  await keepCompiled?.();
+  if (!keepCompiled) return;
+  await keepCompiled();
+  later(keepLibraryToo);
 }
 
 async function files({ files }) {
@@ -136,6 +150,11 @@ async function files({ files }) {
 
 const tasks = { start, run, files };
 let queue = Promise.resolve();
+
+// After what the page has asked for until then.
+function later(task) {
+  setTimeout(() => { queue = queue.then(task).catch(error => console.warn(error)); });
+}
 
 addEventListener('message', ({ data }) => {
   queue = queue.then(() => tasks[data.type](data))
