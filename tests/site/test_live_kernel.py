@@ -24,9 +24,17 @@ PNG = b"\x89PNG\r\n\x1a\n"
 
 
 @pytest.fixture(scope="module")
-def live(browser, site):
+def reader(browser):
+    """A browser's store that is shared: what one start has compiled serves the next."""
+    context = browser.new_context()
+    yield context
+    context.close()
+
+
+@pytest.fixture(scope="module")
+def live(browser, site, reader):
     """One worker for all cells here: an error of one must not harm the next."""
-    with worker(browser, site) as live:
+    with worker(browser, site, reader) as live:
         yield live
         assert live.faults == []
 
@@ -356,9 +364,9 @@ def test_recorded_runs_lie_beside_the_notebook(cell):
     assert int(cell(code)[0]["text"]) > 3
 
 
-def test_a_lab_checks_and_hints(browser, site):
+def test_a_lab_checks_and_hints(browser, site, reader):
     """Its checks, hints and solutions are there, and nothing had to be sent."""
-    with worker(browser, site, folder="labs/01_convolution") as live:
+    with worker(browser, site, reader, folder="labs/01_convolution") as live:
         code = "import checks as check\ncheck.output_size(lambda size, k, s=1, p=0: size)"
         outputs, status = live.outputs(code)
         assert (status, live.faults) == ("ok", [])
@@ -421,13 +429,13 @@ with open(importlib.util.cache_from_source(models.__file__), "rb") as file:
     ]
 
 
-def test_text_above_2_gb(browser, site):
+def test_text_above_2_gb(browser, site, reader):
     """Pyodide's own conversion of text gives other bytes there."""
     code = """import numpy as np
 kept = [np.empty(2**26, np.float32) for _ in range(8)]
 texts = [f"{i:-^999}" for i in range(9000)]
 print(id(texts[-1]) > 2**31, texts[-1])"""
-    with worker(browser, site, packages=["numpy"]) as live:
+    with worker(browser, site, reader, packages=["numpy"]) as live:
         outputs, status = live.outputs(code)
         assert status == "ok"
         assert "".join(it["text"] for it in outputs) == f"True {8999:-^999}\n"

@@ -5,6 +5,8 @@ here is called from Python.
 """
 # ruff: noqa: F821
 
+from __future__ import annotations
+
 # -- Matrix products: b comes in panels of 8 columns and up to 256 rows, which are copied so that
 # -- they lie together; a tile of 4 rows and 8 columns of the result stays in registers.
 
