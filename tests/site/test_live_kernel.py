@@ -5,21 +5,12 @@ import json
 
 import pytest
 from conftest import DIST, HTML, needs_python, serve
-from live_pages import LiveError, worker
+from live_pages import KEPT, LiveError, worker
 
 pytestmark = [
     pytest.mark.site,
     needs_python,
 ]
-# Resolves when the library with its compiled modules is in the browser's store.
-KEPT = """async () => {
-  for (;; await new Promise(resolve => setTimeout(resolve, 100))) {
-    for (const name of await caches.keys()) {
-      const keys = await (await caches.open(name)).keys();
-      if (keys.some(it => it.url.endsWith('made-python_stdlib.zip'))) return;
-    }
-  }
-}"""
 PNG = b"\x89PNG\r\n\x1a\n"
 
 

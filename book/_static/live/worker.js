@@ -25,6 +25,7 @@ const say = (type, more = {}) => postMessage({ type, ...more });
 const COMPILED = 'compiled.zip';
 const compiledFolder = '/var/compiled/';
 let kernel, pyodide, keepCompiled, keepLibraryToo;
+let lastRun = 0;  // when the last cell was done
 
 // ---- Loading -----------------------------------------------------------------------------
 
@@ -103,7 +104,7 @@ async function start({ base, packages = [], folder: place = 'book' }) {
     pyodide.FS.unlink(`/tmp/${COMPILED}`);
   };
   keepLibraryToo = async () => {
-    if (kernel.compile_library()) return later(keepLibraryToo);  // one module, then a cell
+    if (kernel.compile_library()) return later(keepLibraryToo);  // one module at a time
     if (!kernel.pack_library(`/tmp/${LIBRARY}`)) return;
     await keepLibrary(base, manifest.id, pyodide.FS.readFile(`/tmp/${LIBRARY}`));
     pyodide.FS.unlink(`/tmp/${LIBRARY}`);
@@ -132,7 +133,8 @@ async function start({ base, packages = [], folder: place = 'book' }) {
 async function run({ id, code, name }) {
   const begin = performance.now();
   const status = await kernel.run(id, code, name ?? `cell ${id}`);
-  say('done', { id, status, seconds: (performance.now() - begin) / 1000 });
+  lastRun = performance.now();
+  say('done', { id, status, seconds: (lastRun - begin) / 1000 });
   if (!keepCompiled) return;
   await keepCompiled();
   later(keepLibraryToo);
@@ -151,9 +153,13 @@ async function files({ files }) {
 const tasks = { start, run, files };
 let queue = Promise.resolve();
 
-// After what the page has asked for until then.
+// When no cell has run for a second: somebody reads.
 function later(task) {
-  setTimeout(() => { queue = queue.then(task).catch(error => console.warn(error)); });
+  const wait = lastRun + 1000 - performance.now();
+  setTimeout(() => {
+    if (performance.now() < lastRun + 1000) later(task);
+    else queue = queue.then(task).catch(error => console.warn(error));
+  }, Math.max(wait, 0));
 }
 
 addEventListener('message', ({ data }) => {

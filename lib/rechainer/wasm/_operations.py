@@ -14,7 +14,7 @@ SMALL = 4096  # multiplications; fewer are not worth a call
 
 def suit(*arrays):
     """Tell whether all these are arrays of float32, in the order of this machine's bytes."""
-    return all(type(it) is numpy.ndarray and it.dtype is FLOAT for it in arrays)
+    return all(type(it) is numpy.ndarray and it.dtype == FLOAT for it in arrays)
 
 
 def _address(array):
