@@ -14,6 +14,7 @@ module a seam:
 ``_cupy``                   CuPy's moved names; no import of CuPy without a graphics driver
 ``cudnn``                   cuDNN 9 in place of ``cupy.cudnn``, which CuPy 14 removed
 ``onednn``                  oneDNN in place of ideep4py, where ``use_ideep`` asks for it
+``wasm``                    Chainer's slowest loops in WebAssembly, where Python runs in a browser
 ==========================  ====================================================================
 
 **Reach.** Outside Chainer only ``numpy.__getattr__`` and ``sys.meta_path`` are touched: other
@@ -39,6 +40,7 @@ from rechainer import (
     _shortcuts,
     cudnn,
     onednn,
+    wasm,
 )
 from rechainer._info import info
 from rechainer._numpy_names import cover
@@ -66,6 +68,7 @@ def _activate():
         | _cupy.SEAMS
         | cudnn.SEAMS
         | onednn.SEAMS
+        | wasm.SEAMS
     )
 
 

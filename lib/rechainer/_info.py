@@ -12,6 +12,7 @@ from rechainer import (
     _removed_modules,
     cudnn,
     onednn,
+    wasm,
 )
 
 #: Distributions whose versions are told; CuPy's name also tells its CUDA.
@@ -27,6 +28,7 @@ PARTS = {
     "CuPy": _cupy.status,
     "cuDNN": cudnn.status,
     "oneDNN": onednn.status,
+    "WebAssembly": wasm.status,
 }
 
 

@@ -55,6 +55,17 @@ DRIVER = """([folder, packages, base, limit]) => {
 }"""
 
 
+# Resolves when Python's own library, compiled, is in the browser's store for the next start.
+KEPT = """async () => {
+  for (;; await new Promise(resolve => setTimeout(resolve, 100))) {
+    for (const name of await caches.keys()) {
+      const keys = await (await caches.open(name)).keys();
+      if (keys.some(it => it.url.endsWith('made-python_stdlib.zip'))) return;
+    }
+  }
+}"""
+
+
 class LiveError(Exception):
     """The worker could not start, or ended."""
 

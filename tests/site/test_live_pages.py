@@ -2,7 +2,7 @@
 
 import pytest
 from conftest import needs_python
-from live_pages import live_notebooks, row, run_notebook, values
+from live_pages import KEPT, live_notebooks, row, run_notebook, values, worker
 
 pytestmark = [
     pytest.mark.site,
@@ -12,9 +12,12 @@ pytestmark = [
 
 
 @pytest.fixture(scope="module")
-def reader(browser):
-    """The browser of somebody who goes from page to page: what one has loaded serves the next."""
+def reader(browser, site):
+    """The browser of somebody who goes from page to page: what one has compiled serves the next."""
     context = browser.new_context()
+    with worker(browser, site, context) as live:
+        live.outputs("from convnets import figures, models, widgets")
+        live.page.evaluate(KEPT)
     yield context
     context.close()
 

@@ -17,9 +17,11 @@ import inspect
 import io
 import json
 import linecache
+import marshal
 import os
 import platform
 import pprint
+import shutil
 import sys
 import time
 import traceback
@@ -371,38 +373,6 @@ def no_input(prompt=""):
     raise StdinNotImplementedError("input() needs a keyboard: put the value into the cell instead")
 
 
-# -- Matrix products -------------------------------------------------------------------------
-
-
-def speed_up(sgemm):
-    """Have `numpy.tensordot`, the heart of Chainer's convolutions, use a faster product.
-
-    NumPy has no BLAS here. `sgemm` is a function of WebAssembly (sgemm.wat) that takes addresses.
-    """
-    import numpy as np
-    from numpy._core import numeric
-
-    ordinary = numeric.dot
-    panel = np.empty((256, 8), np.float32)
-
-    def address(array):
-        return array.__array_interface__["data"][0]
-
-    def dot(a, b, out=None):
-        suits = out is None and a.ndim == b.ndim == 2 and a.dtype == b.dtype == np.float32
-        if not suits or a.size * b.shape[1] < 4096:  # a small product is not worth the call
-            return ordinary(a, b, out)
-        (m, k), n = a.shape, b.shape[1]
-        if k != len(b):
-            return ordinary(a, b)  # which says what is wrong
-        a, b = np.ascontiguousarray(a), np.ascontiguousarray(b)
-        c = np.zeros((m, n), np.float32)
-        sgemm(m, n, k, *map(address, (a, b, c, panel)))
-        return c
-
-    numeric.dot = dot
-
-
 # -- Compiled modules ------------------------------------------------------------------------
 
 
@@ -423,6 +393,37 @@ def pack_compiled(path):
     return new
 
 
+def library_modules():
+    """Modules of the standard library that this Python has compiled: it comes as a zip file."""
+    specs = [getattr(module, "__spec__", None) for module in list(sys.modules.values())]
+    origins = {spec.origin for spec in specs if spec and isinstance(spec.origin, str)}
+    return sorted(it for it in origins if it.startswith(f"{LIBRARY}/") and it.endswith(".py"))
+
+
+def compile_library():
+    """Compile one more of these modules again, to keep it; return how many are left."""
+    left = [name for name in library_modules() if name not in library]
+    if left:
+        name = left[0]
+        with zipfile.ZipFile(LIBRARY) as archive:
+            source = archive.read(name.removeprefix(f"{LIBRARY}/"))
+        code = compile(source, name, "exec", dont_inherit=True)
+        head = importlib.util.MAGIC_NUMBER + UNCHECKED + bytes(8)
+        library[name] = head + marshal.dumps(code)
+    return len(left[1:])
+
+
+def pack_library(path):
+    """Write the standard library with the compiled modules; return how many are new."""
+    shutil.copyfile(LIBRARY, path)
+    with zipfile.ZipFile(path, "a") as archive:
+        for name, content in library.items():
+            archive.writestr(name.removeprefix(f"{LIBRARY}/") + "c", content)
+    return len(library)
+
+
+LIBRARY = f"/lib/python{sys.version_info.major}{sys.version_info.minor}.zip"
+library = {}  # file of a module -> the content of its compiled file
 UNCHECKED = (1).to_bytes(4, "little")  # flags after the magic number; a date and a size follow
 
 

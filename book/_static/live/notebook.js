@@ -1,7 +1,9 @@
 // What JupyterLite's kernel takes for Pyodide's own `pyodide.mjs`: gives it the Python of the
 // pages, with the packages of the kernel (lite.py) beside those of the book.
 
-import { forgetOthers, latest, offer, startPyodide, stored, unpacked } from './distribution.js';
+import {
+  LIBRARY, forgetOthers, latest, library, offer, startPyodide, stored, unpacked,
+} from './distribution.js';
 
 const base = new URL('dist/', import.meta.url).href;
 const own = new URL('lite/packages/', import.meta.url).href;
@@ -18,17 +20,10 @@ const beside = async name => {
   return new Uint8Array(await response.arrayBuffer());
 };
 
-// Chainer's matrix products go through a function of WebAssembly (kernel.py says how).
-async function speedUp(pyodide) {
-  const { instance } = await WebAssembly.instantiate(
-    await beside('sgemm.wasm'), { env: { memory: pyodide._module.memory } });
-  pyodide.FS.writeFile(`${site}live_kernel.py`, await beside('kernel.py'));
-  pyodide.pyimport('live_kernel').speed_up(instance.exports.sgemm);
-}
-
 export async function loadPyodide(options) {
   const manifest = await latest(base, 'manifest.json');
-  const load = async name => unpacked((await stored(base, name, manifest.id)).body, name);
+  const load = async name => (name === LIBRARY && await library(base, manifest.id))
+    || unpacked((await stored(base, name, manifest.id)).body, name);
   const [lock, more] = await Promise.all(
     [load('pyodide-lock.json'), fetch(`${own}pyodide-lock.json`)].map(async it => (await it).json()));
   lock.packages = { ...located(lock, base), ...located(more, own) };
@@ -40,7 +35,6 @@ export async function loadPyodide(options) {
   // While Python still has `fcntl`: the kernel puts an empty module in its place.
   pyodide.pyimport('filelock');
   offer(pyodide, base, site, manifest.data);
-  await speedUp(pyodide);
   pyodide.FS.mkdirTree(startup);
   pyodide.FS.writeFile(`${startup}notebook.py`, await beside('notebook_startup.py'));
   await forgetOthers(manifest.id);

@@ -13,7 +13,8 @@
 //   path: relative to the notebook's folder
 
 import {
-  forgetOthers, keepMade, latest, made, offer, startPyodide, stored, unpacked,
+  LIBRARY, forgetOthers, keepLibrary, keepMade, latest, library, made, offer, startPyodide, stored,
+  unpacked,
 } from './distribution.js';
 
 const site = '/lib/python3.14/site-packages/';
@@ -23,7 +24,8 @@ const say = (type, more = {}) => postMessage({ type, ...more });
 // What Python compiles once, for the next start: most of the time of an import.
 const COMPILED = 'compiled.zip';
 const compiledFolder = '/var/compiled/';
-let kernel, pyodide, keepCompiled;
+let kernel, pyodide, keepCompiled, keepLibraryToo;
+let lastRun = 0;  // when the last cell was done
 
 // ---- Loading -----------------------------------------------------------------------------
 
@@ -73,7 +75,12 @@ function fetchNow(url) {
 async function start({ base, packages = [], folder: place = 'book' }) {
   const begin = performance.now();
   const manifest = await latest(base, 'manifest.json');
-  const get = async name => counted(await stored(base, name, manifest.id), name);
+  const ownLibrary = await library(base, manifest.id);
+  const get = async name => {
+    if (name !== LIBRARY || !ownLibrary) return counted(await stored(base, name, manifest.id), name);
+    progress.loaded += manifest.bytes[name];
+    return ownLibrary;
+  };
   const lock = await (await stored(base, 'pyodide-lock.json', manifest.id)).json();
   const wanted = [...closure(packages, lock.packages)];
   const wheels = wanted.map(name => lock.packages[name].file_name);
@@ -81,7 +88,6 @@ async function start({ base, packages = [], folder: place = 'book' }) {
   progress.total = counts.reduce((sum, name) => sum + manifest.bytes[name], 0);
 
   const source = fetch(new URL('kernel.py', import.meta.url)).then(it => it.text());
-  const product = fetch(new URL('sgemm.wasm', import.meta.url)).then(it => it.arrayBuffer());
   const bytes = Promise.all(wheels.map(async name => (await get(name)).arrayBuffer()));
   [pyodide] = await Promise.all([startPyodide(base, lock, get), bytes]);
   for (const [i, content] of (await bytes).entries()) {
@@ -97,21 +103,25 @@ async function start({ base, packages = [], folder: place = 'book' }) {
     await keepMade(base, COMPILED, manifest.id, pyodide.FS.readFile(`/tmp/${COMPILED}`));
     pyodide.FS.unlink(`/tmp/${COMPILED}`);
   };
+  keepLibraryToo = async () => {
+    if (kernel.compile_library()) return later(keepLibraryToo);  // one module at a time
+    if (!kernel.pack_library(`/tmp/${LIBRARY}`)) return;
+    await keepLibrary(base, manifest.id, pyodide.FS.readFile(`/tmp/${LIBRARY}`));
+    pyodide.FS.unlink(`/tmp/${LIBRARY}`);
+  };
   offer(pyodide, base, site, manifest.data);
   offer(pyodide, base, home, manifest.beside);
   folder = `${home}${place}/`;
   pyodide.FS.mkdirTree(folder);
   pyodide.FS.chdir(folder);
   pyodide.FS.writeFile(`${site}live_kernel.py`, await source);
-  const memory = pyodide._module.memory;  // Of Python: arrays are handed over by their addresses.
-  const { instance } = await WebAssembly.instantiate(await product, { env: { memory } });
+  const memory = pyodide._module.memory;  // Of Python: messages are handed over by their addresses.
   report('Starting');
   kernel = pyodide.pyimport('live_kernel');
   const post = (address, length) => postMessage(JSON.parse(
     new TextDecoder().decode(new Uint8Array(memory.buffer, address, length))));
   kernel.start(post, fetchNow, base, compiledFolder,
     JSON.stringify(lock.packages), JSON.stringify(wanted));
-  if (wanted.includes('numpy')) kernel.speed_up(instance.exports.sgemm);
   await forgetOthers(manifest.id);
   say('ready', {
     seconds: (performance.now() - begin) / 1000, python: kernel.version(), packages: wanted,
@@ -123,8 +133,11 @@ async function start({ base, packages = [], folder: place = 'book' }) {
 async function run({ id, code, name }) {
   const begin = performance.now();
   const status = await kernel.run(id, code, name ?? `cell ${id}`);
-  say('done', { id, status, seconds: (performance.now() - begin) / 1000 });
-  await keepCompiled?.();
+  lastRun = performance.now();
+  say('done', { id, status, seconds: (lastRun - begin) / 1000 });
+  if (!keepCompiled) return;
+  await keepCompiled();
+  later(keepLibraryToo);
 }
 
 async function files({ files }) {
@@ -139,6 +152,15 @@ async function files({ files }) {
 
 const tasks = { start, run, files };
 let queue = Promise.resolve();
+
+// When no cell has run for a second: somebody reads.
+function later(task) {
+  const wait = lastRun + 1000 - performance.now();
+  setTimeout(() => {
+    if (performance.now() < lastRun + 1000) later(task);
+    else queue = queue.then(task).catch(error => console.warn(error));
+  }, Math.max(wait, 0));
+}
 
 addEventListener('message', ({ data }) => {
   queue = queue.then(() => tasks[data.type](data))

@@ -26,6 +26,7 @@ def test_every_seam_has_a_line():
         "CuPy",
         "cuDNN",
         "oneDNN",
+        "WebAssembly",
     ]
     assert all(line and "\n" not in line for line in info["parts"].values())
 
