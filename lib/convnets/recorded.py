@@ -113,6 +113,7 @@ class Recording:
                       if isinstance(value, np.ndarray)]
         expected, reported = self._ordinary(lossfun, arrays)
         self.names, self._program = self._translated(lossfun, arrays)
+        expected = {name: np.array(value) for name, value in expected.items()}
         with unchanged(target):
             got = {**self(arrays), **self._gradients(), **state(target)}
         target.cleargrads()
@@ -140,7 +141,7 @@ class Recording:
         target = self.fused.optimizer.target
         with unchanged(target):
             loss, reported = ordinary(self.fused, lossfun, arrays)
-            found = {**reported, **self._gradients(), **state(target)}
+            found = {**reported, **self._waiting_gradients(), **state(target)}
         loss.unchain_backward()      # the model may keep it, and with it the whole graph
         target.cleargrads()
         return found, reported.keys()
@@ -151,6 +152,17 @@ class Recording:
         return {f"gradient of {name}": p.grad
                 for name, p in self.fused.optimizer.target.namedparams()
                 if id(p) in wanted and p.grad is not None}
+
+    def _waiting_gradients(self):
+        """Return the gradients by name, in the flat buffer: there they need no memory."""
+        found = self._gradients()
+        places = {id(p.grad): place for p, place in zip(self.flat.params, self.flat.grads,
+                                                        strict=True) if p.grad is not None}
+        for name, grad in found.items():
+            place = places[id(grad)]
+            place[...] = grad
+            found[name] = place
+        return found
 
     def _translated(self, lossfun, arrays):
         """Return the names of what is reported, and the program that does the step."""
