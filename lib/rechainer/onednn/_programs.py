@@ -50,8 +50,9 @@ class Weights:
 
     @functools.cached_property
     def at_points(self):
-        """The weights for `Winograd`."""
-        return _winograd.at_points(self.plain)
+        """The weights for `Winograd`, in the order in memory that BLAS multiplies by fastest."""
+        u = _winograd.at_points(self.plain)
+        return numpy.ascontiguousarray(u.transpose(0, 2, 1)).transpose(0, 2, 1)
 
     @property
     def plain(self):

@@ -210,13 +210,19 @@ def _pieces(whole, step):
         yield slice(whole.start + length * i // count, whole.start + length * (i + 1) // count)
 
 
-def _images(lines, rows):
-    """Return (image, rows of tiles in it, rows in the piece) for a slice of all rows of tiles."""
+def _blocks(lines, rows):
+    """Cut a slice of all rows of tiles into parts of an image and into whole images.
+
+    Yields slices: the images, the rows of tiles in each of them, their rows in the slice.
+    """
     start = lines.start
     while start < lines.stop:
         image, first = divmod(start, rows)
-        stop = min(lines.stop, start - first + rows)
-        yield (image, slice(first, first + stop - start),
+        left = lines.stop - start
+        count = 1 if first else max(1, left // rows)
+        inside = slice(first, min(rows, first + left))
+        stop = start + count * (inside.stop - first)
+        yield (slice(image, image + count), inside,
                slice(start - lines.start, stop - lines.start))
         start = stop
 
@@ -224,33 +230,49 @@ def _images(lines, rows):
 def _cut(x, lines, rows, columns, size, pad):
     """Return some rows of tiles of maps (N, H, W, C), zero outside: (size^2, tiles x C)."""
     tiles = _memory.empty((size, size, lines.stop - lines.start, columns, x.shape[3]), FLOAT)
-    for image, inside, part in _images(lines, rows):
-        window = _window(x[image], inside, columns, size - TILE, pad)
-        for i in range(size):
-            for j in range(size):
-                place = window[i::TILE, j::TILE]
-                tiles[i, j, part] = place[:inside.stop - inside.start, :columns]
+    for images, inside, part in _blocks(lines, rows):
+        window = _window(x[images], inside, columns, size - TILE, pad)
+        count, (n, down, right, channel) = inside.stop - inside.start, window.strides
+        # One copy: threads wait for each other between NumPy's functions.
+        overlapping = numpy.lib.stride_tricks.as_strided(
+            window, (size, size, len(window), count, columns, x.shape[3]),
+            (down, right, n, TILE * down, TILE * right, channel), writeable=False)
+        tiles[:, :, part].reshape(overlapping.shape)[...] = overlapping
     return tiles.reshape(size * size, -1)
 
 
 def _window(x, lines, columns, overlap, pad):
-    """Return what some rows of tiles cover of an image (H, W, C), zero outside."""
+    """Return what some rows of tiles cover of images (N, H, W, C), zero outside."""
     height, width = (count * TILE + overlap for count in (lines.stop - lines.start, columns))
-    window = numpy.zeros((height, width, x.shape[2]), FLOAT)
+    window = numpy.zeros((len(x), height, width, x.shape[3]), FLOAT)
     corner = lines.start * TILE - pad[0], -pad[1]
-    # What the tiles need and the image has.
+    # What the tiles need and the images have.
     here = tuple(slice(max(0, start), max(0, start, min(size, start + length)))
-                 for start, length, size in zip(corner, window.shape, x.shape[:2], strict=False))
+                 for start, length, size in zip(corner, (height, width), x.shape[1:3],
+                                                strict=True))
     there = tuple(slice(part.start - start, part.stop - start)
                   for part, start in zip(here, corner, strict=True))
-    window[there] = x[here]
+    window[:, *there] = x[:, *here]
     return window
 
 
 def _places(y, lines, rows, tiles):
-    """Return (view of the maps, view of the tiles) for each place in a tile."""
-    for image, inside, part in _images(lines, rows):
+    """Return (view of maps, view of the tiles there), of one shape, with all that the maps have."""
+    columns = tiles.shape[3]
+    for images, inside, part in _blocks(lines, rows):
+        n, count = images.stop - images.start, inside.stop - inside.start
+        tile = tiles[:, :, part].reshape(TILE, TILE, n, count, columns, -1)
+        place = y[images, inside.start * TILE:inside.stop * TILE]
+        if place.shape[1:3] == (count * TILE, columns * TILE):
+            yield _in_tiles(place), tile
+            continue
         for i in range(TILE):
             for j in range(TILE):
-                place = y[image, inside.start * TILE + i:inside.stop * TILE:TILE, j::TILE]
-                yield place, tiles[i, j, part][:len(place), :place.shape[1]]
+                here = place[:, i::TILE, j::TILE]
+                yield here, tile[i, j][:, :here.shape[1], :here.shape[2]]
+
+
+def _in_tiles(maps):
+    n, height, width, c = maps.shape
+    tiles = maps.reshape(n, height // TILE, TILE, width // TILE, TILE, c)
+    return tiles.transpose(2, 4, 0, 1, 3, 5)
