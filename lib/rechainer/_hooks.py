@@ -5,6 +5,7 @@ It prepares what is missing, calls ``execute()`` and mends what it finds; or it 
 contents itself and never calls ``execute``.
 """
 
+import functools
 import sys
 import types
 
@@ -26,6 +27,19 @@ class Beside(types.ModuleType):
 
     def __getattr__(self, name):
         return getattr(self._module, name)
+
+
+def replace_method(cls, name, make):
+    """Put what ``make`` makes of a method in its place, under the method's own name."""
+    ordinary = vars(cls)[name]
+    setattr(cls, name, functools.wraps(ordinary)(make(ordinary)))
+
+
+def replace_methods(module, replacements):
+    """Replace methods of a module's classes: {class: {method: function that makes the new one}}."""
+    for name, methods in replacements.items():
+        for method, make in methods.items():
+            replace_method(getattr(module, name), method, make)
 
 
 class SeamFinder:

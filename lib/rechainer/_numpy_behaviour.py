@@ -16,14 +16,9 @@ clipped by `GradientClipping` differ in the last bit, and float32 results of
 ``roi_average_align_2d`` by up to 4e-5 of their size. Neither is a fault.
 """
 
-import functools
+from rechainer._hooks import replace_method
 
 import numpy
-
-
-def _replace(cls, name, make):
-    ordinary = getattr(cls, name)
-    setattr(cls, name, functools.wraps(ordinary)(make(ordinary)))
 
 
 def mend_debug_print(module, execute):
@@ -33,7 +28,7 @@ def mend_debug_print(module, execute):
     def make(ordinary):
         return lambda self: ordinary(self).replace("\n- device: cpu\n", "\n- device: CPU\n")
 
-    _replace(module.Variable, "debug_print", make)
+    replace_method(module.Variable, "debug_print", make)
 
 
 def mend_log_prob(module, execute):
@@ -45,7 +40,7 @@ def mend_log_prob(module, execute):
         grid = numpy.meshgrid(*map(range, self.batch_shape), indexing="ij")
         return self.log_p[(*grid, x.astype(numpy.int32))]
 
-    _replace(module.Categorical, "log_prob", lambda ordinary: log_prob)
+    replace_method(module.Categorical, "log_prob", lambda ordinary: log_prob)
 
 
 def mend_padding(module, execute):
@@ -59,7 +54,7 @@ def mend_padding(module, execute):
 
         return forward
 
-    _replace(module.PadSequence, "forward", make)
+    replace_method(module.PadSequence, "forward", make)
 
 
 SEAMS = {

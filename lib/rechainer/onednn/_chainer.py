@@ -9,6 +9,7 @@ import functools
 import importlib.util
 from typing import NamedTuple
 
+from rechainer import _hooks
 from rechainer._removed_modules import lent
 from rechainer.onednn import _ideep4py, _library
 from rechainer.onednn import _operations as ops
@@ -356,13 +357,8 @@ REPLACEMENTS = {
 def replace_methods(module, execute):
     """Seam: replace what `REPLACEMENTS` names."""
     execute()
-    if not is_usable():
-        return
-    for name, methods in REPLACEMENTS[module.__name__].items():
-        cls = getattr(module, name)
-        for method, make in methods.items():
-            ordinary = vars(cls)[method]
-            setattr(cls, method, functools.wraps(ordinary)(make(ordinary)))
+    if is_usable():
+        _hooks.replace_methods(module, REPLACEMENTS[module.__name__])
 
 
 SEAMS = {"chainer.backends.intel64": import_intel64} | dict.fromkeys(REPLACEMENTS, replace_methods)

@@ -105,13 +105,13 @@ class Convolution:
         return _winograd.Winograd(self.x_shape, self.w_shape, self.y_shape, self.pad)
 
     @functools.cached_property
-    def _is_pointwise(self):
+    def is_pointwise(self):
         return is_pointwise(self.x_shape, self.w_shape, self.y_shape, self.stride, self.pad)
 
     @functools.cached_property
-    def _forward_otherwise(self):
+    def forward_otherwise(self):
         """What computes y without oneDNN, if that is better."""
-        if self._is_pointwise:
+        if self.is_pointwise:
             return Pointwise(self.x_shape, self.y_shape, self.stride).forward
         if _winograd.is_better(self.x_shape, self.w_shape, self.y_shape, self.stride, self.dilate):
             return lambda x, w, b, y=None, **options: self._tiled.forward(
@@ -119,9 +119,9 @@ class Convolution:
         return None
 
     @functools.cached_property
-    def _backward_data_otherwise(self):
+    def backward_data_otherwise(self):
         """What computes the gradient with respect to x without oneDNN, if that is better."""
-        if self._is_pointwise:
+        if self.is_pointwise:
             return Pointwise(self.x_shape, self.y_shape, self.stride).backward_data
         o, c, *window = self.w_shape
         if _winograd.is_better(self.y_shape, (c, o, *window), self.x_shape, self.stride,
@@ -130,7 +130,7 @@ class Convolution:
         return None
 
     @functools.cached_property
-    def _backward_weights_otherwise(self):
+    def backward_weights_otherwise(self):
         """What computes the gradient with respect to w without oneDNN, if that is better."""
         shapes = self.x_shape, self.w_shape, self.y_shape
         if _winograd.is_better(*shapes, self.stride, self.dilate,
@@ -148,8 +148,8 @@ class Convolution:
 
     def forward(self, x, w, b=None):
         """Return y."""
-        if self._forward_otherwise:
-            return self._forward_otherwise(x, w, b)
+        if self.forward_otherwise:
+            return self.forward_otherwise(x, w, b)
         primitive, weights = self._forward if b is None else self._forward_with_bias
         bias = () if b is None else (as_dense(b),)
         y = empty(self.y_shape)
@@ -158,8 +158,8 @@ class Convolution:
 
     def backward_data(self, w, gy):
         """Return the gradient with respect to x."""
-        if self._backward_data_otherwise:
-            return self._backward_data_otherwise(w, gy)
+        if self.backward_data_otherwise:
+            return self.backward_data_otherwise(w, gy)
         primitive, weights = self._backward_data
         gx = empty(self.x_shape)
         primitive(gx, weights.pack(w), as_channels_last(gy))
@@ -167,8 +167,8 @@ class Convolution:
 
     def backward_weights(self, x, gy):
         """Return the gradient with respect to w."""
-        if self._backward_weights_otherwise:
-            return self._backward_weights_otherwise(x, gy)
+        if self.backward_weights_otherwise:
+            return self.backward_weights_otherwise(x, gy)
         primitive, weights = self._backward_weights
         packed = weights.empty()
         primitive(as_channels_last(x), packed, as_channels_last(gy))

@@ -139,7 +139,7 @@ class TrainingProgram(Program):
 
     def _convolution_forward(self, x, w, b, y, windows, activation):
         c = ops.convolution(x.shape, w.shape, y.shape, *windows)
-        if c._forward_otherwise and activation in ((None,) if c._is_pointwise else (None, "relu")):
+        if c.forward_otherwise and activation in ((None,) if c.is_pointwise else (None, "relu")):
             self._write(functools.partial(_multiply, c, activation), (x, w, b), y)
             return
         description = Description(
@@ -154,8 +154,8 @@ class TrainingProgram(Program):
         if is_whole(x_shape, w.shape, gy.shape, windows):
             return self.linear_backward_data(w, gy, x_shape)
         c, gx = ops.convolution(x_shape, w.shape, maps_of(gy).shape, *windows), Value(x_shape)
-        if c._backward_data_otherwise:
-            self._write(c._backward_data_otherwise, (w, gy), gx)
+        if c.backward_data_otherwise:
+            self._write(c.backward_data_otherwise, (w, gy), gx)
             return gx
         x, y = c.x, c.y
         if x_shape[1] < ops.FEW_CHANNELS:    # in vectors of 8, two of them empty
@@ -187,7 +187,7 @@ class TrainingProgram(Program):
 
     def _convolution_backward_weights(self, x, gy, windows, gw, gb=None):
         c = ops.convolution(x.shape, gw.shape, gy.shape, *windows)
-        products = c._backward_weights_otherwise
+        products = c.backward_weights_otherwise
         if products:
             self.call(lambda arrays: (products(*arrays),), (x, gy), None, (gw,))
             if gb is not None:
@@ -326,7 +326,7 @@ def _multiply(c, activation, x, w, *arrays):
     """Write a convolution and an activation to the last array; a bias comes before it."""
     *b, y = arrays
     options = {"is_rectified": True} if activation else {}
-    c._forward_otherwise(x, w, *(b or (None,)), y, **options)
+    c.forward_otherwise(x, w, *(b or (None,)), y, **options)
 
 
 class Wide:

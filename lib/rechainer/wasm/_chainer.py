@@ -6,6 +6,7 @@ method that was there.
 
 import functools
 
+from rechainer import _hooks
 from rechainer.wasm import _library
 from rechainer.wasm import _operations as ops
 
@@ -208,13 +209,8 @@ REPLACEMENTS = {
 def replace_methods(module, execute):
     """Seam: replace what `REPLACEMENTS` names."""
     execute()
-    if _library.load() is None:
-        return
-    for name, methods in REPLACEMENTS[module.__name__].items():
-        cls = getattr(module, name)
-        for method, make in methods.items():
-            ordinary = vars(cls)[method]
-            setattr(cls, method, functools.wraps(ordinary)(make(ordinary)))
+    if _library.load() is not None:
+        _hooks.replace_methods(module, REPLACEMENTS[module.__name__])
 
 
 def replace_patches(module, execute):
