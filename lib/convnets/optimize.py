@@ -7,10 +7,11 @@ joined where they can be, and from then on these are executed.
 """
 
 import copy
+import itertools
+import math
 import weakref
 from collections import Counter
 from dataclasses import dataclass, replace
-from itertools import count
 
 from rechainer import onednn
 
@@ -32,6 +33,9 @@ from .models import ImageClassifier
 
 #: Shapes of input whose plans a thread keeps; beyond it the oldest goes.
 N_PLANS = 8
+
+#: Multiplications in a batch from which threads compute parts of it: they meet after 0.1 ms.
+PARTS_FROM = 1e8
 
 #: How far outputs may be from the original's, relative to the largest, before `optimize` refuses.
 TOLERANCE = 1e-3
@@ -278,7 +282,7 @@ class Tape(chainer.FunctionHook):
 
     def __init__(self, x):
         super().__init__()
-        self.ops, self._seen, self._numbers = [], {}, count()
+        self.ops, self._seen, self._numbers = [], {}, itertools.count()
         self._new(x)
 
     def forward_preprocess(self, function, in_data):
@@ -377,6 +381,7 @@ class Layer:
 
     def __init__(self, W, b, *norm, eps=0, groups=1):
         self._W, self._b, self._groups, self._packed = *fold(W, b, *norm, eps=eps), groups, None
+        self.shape = self._W.shape
 
     def plain(self):
         """Return W and b as Chainer's functions take them."""
@@ -461,27 +466,90 @@ def fast_plan(ops, result, shape):
     Unsupported
         If oneDNN does not take the values' types.
     """
-    program = onednn.Program(shape)
-    values = {0: program.input}
     for op in ops:
         if any(dtype != np.float32 for dtype in op.dtypes):
             raise onednn.Unsupported(f"{op.node.label} in {op.dtypes}")
-        values.update(zip(op.outputs, add_step(program, op, values), strict=True))
+    program = onednn.Program(shape)
+    values = {0: program.input}
+    on_maps, rest = in_parts(ops, shape)
+    if on_maps:
+        try:
+            values |= add_parts(program, on_maps, readers(rest, result))
+        except onednn.Unsupported:
+            rest = ops
+    add_steps(program, rest, values)
     program.finish(values[result])
     return lambda x: program.run(x)[0]
 
 
-def add_step(program, op, values):
-    """Add an operation to a program and return its values."""
+def in_parts(ops, shape):
+    """Return operations that threads do best with parts of the batch for themselves, and the rest.
+
+    The former have results for each image, and nothing to share: linear layers may have so many
+    weights that it takes longest to read them.
+    """
+    on_maps = list(itertools.takewhile(is_on_maps, ops))
+    work = sum(math.prod(op.shapes[0]) * math.prod(op.layer.shape[1:])
+               for op in on_maps if op.layer)
+    if onednn.threads() == 1 or shape[0] % onednn.threads() or work < PARTS_FROM:
+        return [], ops
+    return on_maps, ops[len(on_maps):]
+
+
+def is_on_maps(op):
+    """Tell whether an operation computes maps, for each image from that image's values alone."""
+    joins_images = type(op.node) is Concat and op.node.axis % len(op.shapes[0]) == 0
+    return (type(op.node) in {*LAYERS, *BUILDERS} - {Reshape} and not joins_images
+            and len(op.shapes[0]) == 4 and all(isinstance(x, int) for x in op.inputs))
+
+
+def add_parts(program, ops, needed):
+    """Add operations in parts to a program and return the values that are needed."""
+    count = onednn.threads()
+    ready = {x: shape for op in ops for x, shape in zip(op.outputs, op.shapes, strict=True)
+             if x in needed}
+
+    def build(part):
+        values = {0: part.input}
+        for op in ops:
+            n, *shape = op.shapes[0]
+            op = replace(op, shapes=((n // count, *shape),))
+            values[op.outputs[0]] = add_built(part, op, values)
+        return [values[x] for x in ready]
+
+    return dict(zip(ready, program.in_parts(count, build, ready.values()), strict=True))
+
+
+def add_steps(program, ops, values):
+    """Add operations to a program and their results to the values."""
+    for op in ops:
+        try:
+            values[op.outputs[0]] = add_built(program, op, values)
+        except onednn.Unsupported:
+            if op.layer:
+                raise
+            values.update(zip(op.outputs, add_call(program, op, values), strict=True))
+
+
+def add_built(program, op, values):
+    """Add an operation for which there is one of the program, and return its value.
+
+    Raises
+    ------
+    Unsupported
+        If there is none.
+    """
     inputs = [values.get(x) if isinstance(x, int) else None for x in op.inputs]
     if op.layer:
         build = LAYERS[type(op.node)]
-        return (build(program, op, *inputs, values.get(op.add), op.activation),)
-    if type(op.node) in BUILDERS and None not in inputs:
-        try:
-            return (BUILDERS[type(op.node)](program, op, *inputs),)
-        except onednn.Unsupported:
-            pass
+        return build(program, op, *inputs, values.get(op.add), op.activation)
+    if type(op.node) not in BUILDERS or None in inputs:
+        raise onednn.Unsupported(op.node.label)
+    return BUILDERS[type(op.node)](program, op, *inputs)
+
+
+def add_call(program, op, values):
+    """Add a function of Chainer to a program, as it is, and return its values."""
     numbers = [x for x in op.inputs if isinstance(x, int)]
     return program.call(
         lambda arrays: execute(op, dict(zip(numbers, arrays, strict=True))),

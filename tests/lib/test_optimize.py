@@ -1,5 +1,7 @@
 """Optimized models: the same outputs as the original, and clear words where they cannot serve."""
 
+import multiprocessing
+import sys
 import threading
 
 import convnets
@@ -35,17 +37,21 @@ MODELS = {
     "SqueezeNet": (models.SqueezeNet, (65, 67)),
 }
 
-ENGINES = [
-    "never",
-    pytest.param("auto", marks=pytest.mark.skipif(
-        not intel64.is_ideep_available(), reason=f"oneDNN: {onednn.status()}")),
-]
+WITH_ONEDNN = pytest.mark.skipif(
+    not intel64.is_ideep_available(), reason=f"oneDNN: {onednn.status()}")
+
+#: A value of `use_ideep`, and how many threads it has.
+ENGINES = [("never", 1), *(pytest.param(("auto", n), marks=WITH_ONEDNN) for n in (1, 2))]
 
 
-@pytest.fixture(params=ENGINES)
-def engine(request):
-    with chainer.using_config("use_ideep", request.param):
-        yield request.param
+@pytest.fixture(params=ENGINES, ids=str)
+def engine(request, monkeypatch):
+    mode, threads = request.param
+    # Batches of 2 and 4 images are computed in two parts, however small they are.
+    monkeypatch.setattr(onednn, "threads", lambda: threads)
+    monkeypatch.setattr(sys.modules["convnets.optimize"], "PARTS_FROM", 0)
+    with chainer.using_config("use_ideep", mode):
+        yield mode
 
 
 @pytest.fixture
@@ -323,3 +329,43 @@ def test_threads_have_programs_of_their_own(engine):
     for thread in threads:
         thread.join()
     assert not wrong
+
+
+def work_in_a_child(queue, fast, x):
+    with chainer.using_config("train", False), chainer.using_config("use_ideep", "auto"):
+        queue.put(fast.logits(x).array)
+
+
+@WITH_ONEDNN
+def test_a_fork_has_no_threads_of_its_parent(monkeypatch, inference):
+    monkeypatch.setattr(onednn, "threads", lambda: 2)
+    monkeypatch.setattr(sys.modules["convnets.optimize"], "PARTS_FROM", 0)
+    model, x = build("ResNet20"), images("ResNet20", 2)
+    context = multiprocessing.get_context("fork")
+    with chainer.using_config("use_ideep", "auto"):
+        fast, queue = convnets.optimize(model), context.Queue()
+        expected = fast.logits(x).array
+    child = context.Process(target=work_in_a_child, args=(queue, fast, x))
+    child.start()
+    got = queue.get(timeout=60)
+    child.join()
+    assert difference(got, expected) < NEAR
+
+
+@WITH_ONEDNN
+def test_parts_fall_back_together(monkeypatch, inference):
+    """Where one thread's part cannot be built, the whole batch is computed as one."""
+    model, x = build("ResNet20"), images("ResNet20", 2)
+    monkeypatch.setattr(onednn, "threads", lambda: 2)
+    monkeypatch.setattr(sys.modules["convnets.optimize"], "PARTS_FROM", 0)
+    build_pooling = onednn.Program.pooling
+
+    def pooling(self, *args):
+        if len(self.input.shape) == 4 and self.input.shape[0] == 1:
+            raise onednn.Unsupported("in parts")
+        return build_pooling(self, *args)
+
+    monkeypatch.setattr(onednn.Program, "pooling", pooling)
+    with chainer.using_config("use_ideep", "auto"):
+        fast = convnets.optimize(model)
+        assert difference(fast.logits(x).array, model.logits(x).array) < NEAR

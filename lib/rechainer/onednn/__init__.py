@@ -18,6 +18,7 @@ an order that NumPy's functions keep. float32 maps go to oneDNN, everything else
 ``_ideep4py``       ideep4py's names for them
 ``_chainer``        Chainer's methods that need more than that
 ``_programs``       whole networks for inference, which `convnets.optimize` builds
+``_split``          parts of a batch, each with a thread of its own
 ``_steps``          whole steps of training, which `convnets.recorded` builds
 ==================  ==============================================================
 
@@ -30,11 +31,12 @@ from rechainer.onednn._chainer import SEAMS, is_usable, wanted
 from rechainer.onednn._library import Unsupported
 from rechainer.onednn._memory import free_memory
 from rechainer.onednn._primitives import kept_for
+from rechainer.onednn._products import threads
 from rechainer.onednn._programs import Program, Value, Weights
 from rechainer.onednn._steps import Given, TrainingProgram
 
 __all__ = ["SEAMS", "Given", "Program", "TrainingProgram", "Unsupported", "Value", "Weights",
-           "free_memory", "is_usable", "kept_for", "status", "wanted"]
+           "free_memory", "is_usable", "kept_for", "status", "threads", "wanted"]
 
 
 def status():

@@ -113,9 +113,9 @@ class Convolution:
         """What computes y without oneDNN, if that is better."""
         if self.is_pointwise:
             return Pointwise(self.x_shape, self.y_shape, self.stride).forward
-        if _winograd.is_better(self.x_shape, self.w_shape, self.y_shape, self.stride, self.dilate):
-            return lambda x, w, b, y=None, **options: self._tiled.forward(
-                x, _winograd.at_points(w), b, y=y, **options)
+        if _winograd.is_better(self.x_shape, self.w_shape, self.y_shape, self.stride, self.pad,
+                               self.dilate):
+            return self._tiled.forward
         return None
 
     @functools.cached_property
@@ -124,7 +124,8 @@ class Convolution:
         if self.is_pointwise:
             return Pointwise(self.x_shape, self.y_shape, self.stride).backward_data
         o, c, *window = self.w_shape
-        if _winograd.is_better(self.y_shape, (c, o, *window), self.x_shape, self.stride,
+        behind = tuple(2 - p for p in self.pad)
+        if _winograd.is_better(self.y_shape, (c, o, *window), self.x_shape, self.stride, behind,
                                self.dilate):
             return self._tiled.backward_data
         return None
@@ -133,10 +134,9 @@ class Convolution:
     def backward_weights_otherwise(self):
         """What computes the gradient with respect to w without oneDNN, if that is better."""
         shapes = self.x_shape, self.w_shape, self.y_shape
-        if _winograd.is_better(*shapes, self.stride, self.dilate,
-                               advantage=_winograd.SUM_ADVANTAGE):
-            return self._tiled.backward_weights
         windows = self.stride, self.pad, self.dilate
+        if _winograd.is_better(*shapes, *windows):
+            return self._tiled.backward_weights
         return WeightGradient(*shapes, *windows) if is_better(*shapes, *windows) else None
 
     @functools.cached_property

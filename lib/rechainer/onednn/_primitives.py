@@ -134,14 +134,18 @@ class PostOps:
         Of an array that is added.
     activation : str, optional
         A key of `ALGORITHMS`, applied last.
+    has_sum : bool
+        Whether the result is added to what is there.
     """
 
-    def __init__(self, add=None, activation=None):
+    def __init__(self, add=None, activation=None, has_sum=False):
         self.handle, chain = HANDLE(), HANDLE()
         library = _library.load()
         library.dnnl_primitive_attr_create(byref(self.handle))
         weakref.finalize(self, library.dnnl_primitive_attr_destroy, self.handle).atexit = False
         library.dnnl_post_ops_create(byref(chain))
+        if has_sum:
+            library.dnnl_post_ops_append_sum(chain, 1, 0, 0)
         if add is not None:
             library.dnnl_post_ops_append_binary(chain, ALGORITHMS["binary_add"], add.handle)
         if activation is not None:
@@ -239,8 +243,51 @@ class Primitive:
         """Return the function that runs on these arrays, which the caller keeps alive."""
         for memory, array in zip(self.memories, arrays, strict=True):
             self.set_address(memory, array.ctypes.data)
-        return functools.partial(self.execute, self.handle, _thread.stream, len(arrays),
+        return self.run
+
+    @functools.cached_property
+    def run(self):
+        """What runs on the arrays of the last `bind`."""
+        return functools.partial(self.execute, self.handle, _thread.stream, len(self.memories),
                                  self.arguments)
+
+
+class Sequence:
+    """Primitives in their order, on numbered arrays that may be others each time."""
+
+    def __init__(self):
+        self._primitives, self._places, self._runs = [], [], []
+
+    def add(self, primitive, *arguments):
+        """Add a primitive of its own.
+
+        Parameters
+        ----------
+        primitive : Primitive
+        *arguments : numpy.ndarray or pair of int
+            An array that is always the same, or the number of an array and where in it the
+            argument begins, in elements of float32.
+        """
+        self._primitives.append(primitive)
+        for memory, argument in zip(primitive.memories, arguments, strict=True):
+            if isinstance(argument, tuple):
+                number, start = argument
+                self._places.append((memory, number, 4 * start))
+            else:
+                primitive.set_address(memory, argument.ctypes.data)
+        self._runs.append(primitive.run)
+
+    def bind(self, *arrays):
+        """Return the function that runs on these arrays, which the caller keeps alive."""
+        set_address = _library.load().dnnl_memory_set_data_handle
+        addresses = [array.ctypes.data for array in arrays]
+        for memory, number, start in self._places:
+            set_address(memory, addresses[number] + start)
+        return self._run
+
+    def _run(self):
+        for run in self._runs:
+            run()
 
 
 def reorder(source, target):

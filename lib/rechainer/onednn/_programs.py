@@ -13,6 +13,7 @@ from rechainer.onednn._arrays import FLOAT, as_dense, copy, maps
 from rechainer.onednn._library import ALGORITHMS, FORWARD_INFERENCE, Unsupported
 from rechainer.onednn._operations import DIRECT, Convolution, Pooling, split
 from rechainer.onednn._primitives import Description, Layout, PostOps, Primitive, is_same, reorder
+from rechainer.onednn._split import Split
 
 import numpy
 
@@ -50,9 +51,11 @@ class Weights:
 
     @functools.cached_property
     def at_points(self):
-        """The weights for `Winograd`, in the order in memory that BLAS multiplies by fastest."""
+        """The weights for `Tiled`, (36, C, O)."""
         u = _winograd.at_points(self.plain)
-        return numpy.ascontiguousarray(u.transpose(0, 2, 1)).transpose(0, 2, 1)
+        turned = aligned(u.nbytes).view(FLOAT).reshape(len(u), *u.shape[:0:-1])
+        turned[...] = u.transpose(0, 2, 1)
+        return turned
 
     @property
     def plain(self):
@@ -111,12 +114,12 @@ class Step:
 
     Parameters
     ----------
-    run : Primitive or callable
-        A primitive, which takes all arguments, or a function of the arrays to read, in a list,
-        and of those to write.
+    run : Primitive, Tiled, Split or callable
+        One of the first three, which ``bind`` all arguments, or a function of the arrays to read,
+        in a list, and of those to write.
     reads, writes : tuple of Value
     arguments : tuple of Value or numpy.ndarray
-        A primitive's, in its order.
+        What is bound, in its order.
     """
 
     def __init__(self, run, reads, writes, arguments=()):
@@ -124,7 +127,7 @@ class Step:
 
     def bind(self, arrays):
         """Return a function without arguments, for the array of each value."""
-        if isinstance(self.run, Primitive):
+        if hasattr(self.run, "bind"):
             return self.run.bind(*(arrays.get(a, a) if isinstance(a, Value) else a
                                    for a in self.arguments))
         return functools.partial(self.run, [arrays[v] for v in self.reads],
@@ -154,25 +157,23 @@ class Program:
 
     def convolution(self, x, weights, y_shape, stride, pad, dilate, add=None, activation=None):
         """Add a convolution, what is added to it, and an activation."""
-        if activation in (None, "relu") and _winograd.is_better(
-                x.shape, weights.shape, y_shape, stride, dilate, _winograd.READ):
-            return self._tiled(x, weights, y_shape, pad, add, activation)
+        if _winograd.is_better(x.shape, weights.shape, y_shape, stride, pad, dilate,
+                               _winograd.READ):
+            if add is None:
+                return self._tiled(x, weights, y_shape, pad, activation)
+            return self.add(self._tiled(x, weights, y_shape, pad), add, activation)
         c = Convolution(x.shape, weights.shape, y_shape, stride, pad, dilate)
         post_ops = PostOps(add and add.layout, activation)
         description = Description("convolution_forward", FORWARD_INFERENCE, DIRECT, c.x, c.any_w,
                                   c.b, c.y, *c.geometry, post_ops=post_ops)
         return self._weighted(description, x, weights, y_shape, add)
 
-    def _tiled(self, x, weights, y_shape, pad, add, activation):
-        y, reads = Value(y_shape), (x,) if add is None else (x, add)
-        winograd = _winograd.Winograd(x.shape, weights.shape, y_shape, pad)
-        u, b = weights.at_points, weights.b
-
-        def run(arrays, outputs):
-            winograd.forward(arrays[0], u, b, *arrays[1:], is_rectified=activation is not None,
-                             y=outputs[0])
-
-        self.steps.append(Step(run, reads, (y,)))
+    def _tiled(self, x, weights, y_shape, pad, activation=None):
+        y = Value(y_shape)
+        tiled = _winograd.Tiled(x.shape, y_shape, pad, True, activation)
+        scratch = [Value((size,)) for size in tiled.sizes]
+        self.steps.append(Step(tiled, (x,), (y, *scratch),
+                               (x, weights.at_points, weights.b, y, *scratch)))
         return y
 
     def linear(self, x, weights, add=None, activation=None):
@@ -208,12 +209,13 @@ class Program:
                                   y.layout, 0, 0)
         return self._primitive(description, (x,), y, src=(x.layout, x), dst=(y.layout, y))
 
-    def add(self, a, b):
-        """Add the sum of two values of one shape."""
+    def add(self, a, b, activation=None):
+        """Add the sum of two values of one shape, and an activation."""
         if a.shape != b.shape:
             raise Unsupported(f"the sum of shapes {a.shape} and {b.shape}")
         y = Value(a.shape)
-        description = Description("binary", ALGORITHMS["binary_add"], a.layout, b.layout, y.layout)
+        description = Description("binary", ALGORITHMS["binary_add"], a.layout, b.layout, y.layout,
+                                  post_ops=PostOps(activation=activation))
         return self._primitive(description, (a, b), y, src=(a.layout, a), src_1=(b.layout, b),
                                dst=(y.layout, y))
 
@@ -246,6 +248,28 @@ class Program:
         self.steps.append(Step(run, tuple(values), results))
         return results
 
+    def in_parts(self, count, build, shapes):
+        """Add what is done with equal parts of the batch, each in a thread of its own.
+
+        Parameters
+        ----------
+        count : int
+            Of parts.
+        build : callable
+            Adds to the program that it is given, for a part, and returns a sequence of values.
+        shapes : sequence of tuple of int
+            Of these values, for the whole batch.
+        """
+        n, *image = self.input.shape
+
+        def built():
+            program = Program((n // count, *image))
+            return program, build(program)
+
+        split, results = Split(count, built), tuple(map(Value, shapes))
+        self.steps.append(Step(split, (self.input,), results, (self.input, *results)))
+        return results
+
     def finish(self, *results):
         """Lay out the memory; `run` then returns these values.
 
@@ -274,8 +298,9 @@ class Program:
         """
         last = {v.root: i for i, step in enumerate(self.steps) for v in (*step.writes, *step.reads)}
         last |= dict.fromkeys((v.root for v in results), len(self.steps))
-        sizes, free = [self.input.bytes], []
-        places = {self.input: 0}
+        sizes, free, places = [], [], {}
+        if self.input.array is None:
+            places[self.input] = _take(self.input.bytes, sizes, free)
         for i, step in enumerate(self.steps):
             for value in step.writes:
                 if value.root.array is None:
@@ -284,11 +309,15 @@ class Program:
                      if last[root] == i and root.array is None]
         return places, sizes
 
+    def execute(self):
+        """Compute the results from what is in the input's memory."""
+        for run in self._runs:
+            run()
+
     def run(self, x):
         """Return the results for an input, as arrays that the next run does not change."""
         copy(x, self._input)
-        for step in self._runs:
-            step()
+        self.execute()
         return [numpy.array(result) for result in self._results]
 
 

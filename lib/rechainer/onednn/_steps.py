@@ -325,7 +325,7 @@ class Maps(Given):
 def _multiply(c, activation, x, w, *arrays):
     """Write a convolution and an activation to the last array; a bias comes before it."""
     *b, y = arrays
-    options = {"is_rectified": True} if activation else {}
+    options = {"activation": activation} if activation else {}
     c.forward_otherwise(x, w, *(b or (None,)), y, **options)
 
 

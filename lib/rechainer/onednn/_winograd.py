@@ -1,19 +1,40 @@
 """Convolutions of 3 x 3 windows with a quarter of the multiplications, after Winograd.
 
 A tile of 4 x 4 results is a polynomial product, whose 6 x 6 values at chosen points take 36
-multiplications instead of 144. Values at points, and results from them, are small matrix products,
-and so is what lies between: at each point, tiles times weights. NumPy's BLAS computes all of them,
-in oneDNN's threads, which is twice as fast as direct convolution where there are many channels.
+multiplications instead of 144. The values at the points are sums along columns, then along rows, of
+the same few numbers in each channel: convolutions that oneDNN has, channel by channel. So are
+the results, from the products; and between them lies a matrix product at each point, tiles
+times weights.
 
 A. Lavin, S. Gray: Fast Algorithms for Convolutional Neural Networks, 2016, arXiv:1509.09308.
 Rounding errors are some ten times those of a direct convolution (3e-6 of the result's norm).
 """
 
+import itertools
 import math
 
 from rechainer.onednn import _memory
-from rechainer.onednn._arrays import FLOAT, as_channels_last, as_dense, copy, empty
-from rechainer.onednn._products import in_threads, one_thread, threads
+from rechainer.onednn._arrays import (
+    FLOAT,
+    as_channels_last,
+    as_dense,
+    channels_last,
+    copy,
+    empty,
+    maps,
+)
+from rechainer.onednn._library import ALGORITHMS, DIMS, FORWARD_INFERENCE
+from rechainer.onednn._primitives import (
+    Description,
+    Layout,
+    PostOps,
+    Primitive,
+    Sequence,
+    dense_strides,
+    per_thread,
+    reorder,
+)
+from rechainer.onednn._products import threads
 
 import numpy
 
@@ -21,180 +42,262 @@ import numpy
 TILE, SIZE = 4, 6
 
 #: To the points 0, 1, -1, 2, -2 and infinity: of maps (B^T), of windows (G); and back (A^T).
-AT_POINTS = [[4, 0, -5, 0, 1, 0], [0, -4, -4, 1, 1, 0], [0, 4, -4, -1, 1, 0],
-             [0, -2, -1, 2, 1, 0], [0, 2, -1, -2, 1, 0], [0, 4, 0, -5, 0, 1]]
-WINDOW_AT_POINTS = [[1 / 4, 0, 0], [-1 / 6, -1 / 6, -1 / 6], [-1 / 6, 1 / 6, -1 / 6],
-                    [1 / 24, 1 / 12, 1 / 6], [1 / 24, -1 / 12, 1 / 6], [0, 0, 1]]
-FROM_POINTS = [[1, 1, 1, 1, 1, 0], [0, 1, -1, 2, -2, 0], [0, 1, 1, 4, 4, 0], [0, 1, -1, 8, -8, 1]]
+AT_POINTS = ((4, 0, -5, 0, 1, 0), (0, -4, -4, 1, 1, 0), (0, 4, -4, -1, 1, 0),
+             (0, -2, -1, 2, 1, 0), (0, 2, -1, -2, 1, 0), (0, 4, 0, -5, 0, 1))
+WINDOW_AT_POINTS = ((1 / 4, 0, 0), (-1 / 6, -1 / 6, -1 / 6), (-1 / 6, 1 / 6, -1 / 6),
+                    (1 / 24, 1 / 12, 1 / 6), (1 / 24, -1 / 12, 1 / 6), (0, 0, 1))
+FROM_POINTS = ((1, 1, 1, 1, 1, 0), (0, 1, -1, 2, -2, 0), (0, 1, 1, 4, 4, 0), (0, 1, -1, 8, -8, 1))
 
-#: The pair of points (1, 1), whose value is added to each result of the tile.
-ONE = SIZE + 1
+#: Gradients of results at the points (A).
+GRADIENT_AT_POINTS = tuple(zip(*FROM_POINTS, strict=True))
 
-#: Tiles that a thread has in hand at a time: enough for a product, few enough for its cache.
-TILES = 160
+POINTS = SIZE * SIZE
 
-#: How many times fewer operations there must be, for maps and for gradients of weights: slim
-#: products are slower than large ones, and BLAS is what the latter are compared with.
-ADVANTAGE, SUM_ADVANTAGE = 1.5, 1.1
+#: Rows, then columns, of windows at the points: (36, 9). Points are in the order of columns.
+G = numpy.kron(WINDOW_AT_POINTS, WINDOW_AT_POINTS).reshape(SIZE, SIZE, 9).transpose(
+    1, 0, 2).reshape(POINTS, 9).astype(FLOAT)
 
-#: What a call costs apart from its tiles: in operations, and in tiles for reading the weights at
-#: the points and for computing them. Operations on the way to the points and back count double.
-CALL, READ, TRANSFORM, SLIM = 5e7, 16, 32, 2
+#: Bytes of what is in hand at the points at a time: few enough for the processor's cache; of
+#: gradients of weights more, because products are faster whose sums are long.
+PIECE, SUM_PIECE = 1 << 22, 1 << 24
+
+#: How many times fewer operations there must be.
+ADVANTAGE = 1.1
+
+#: What a call costs apart from its products, in multiplications: for each thread, which waits for
+#: the others some forty times, and for each channel of a tile on the way to the points or back; in
+#: tiles, of reading the weights and computing them.
+CALL, WAY, READ, TRANSFORM = 4e6, 1700, 16, 32
 
 
-def _in_both_directions(matrix):
-    return numpy.kron(matrix, matrix).astype(FLOAT)
-
-
-B, G, A = map(_in_both_directions, (AT_POINTS, WINDOW_AT_POINTS, FROM_POINTS))
-
-
-def is_better(x_shape, w_shape, y_shape, stride, dilate, fixed=READ + TRANSFORM,
-              advantage=ADVANTAGE):
+def is_better(x_shape, w_shape, y_shape, stride, pad, dilate, fixed=READ + TRANSFORM):
     """Tell whether to compute a convolution so; see `Convolution`.
 
     Parameters
     ----------
     fixed : int
         `READ`, if the weights are already known at the points.
-    advantage : float
-        How many times fewer operations it must take.
     """
     if not (tuple(w_shape[2:]) == (3, 3) and tuple(stride) == tuple(dilate) == (1, 1)
-            and (y_shape[1], x_shape[1]) == tuple(w_shape[:2]) and one_thread()):
+            and (y_shape[1], x_shape[1]) == tuple(w_shape[:2])
+            and all(p in (0, 1, 2) and TILE <= y == x + 2 * p - 2 for x, y, p in zip(
+                x_shape[2:], y_shape[2:], pad, strict=True))):
         return False
     (o, c), tiles = w_shape[:2], math.prod(_tiles(y_shape))
-    weights = 2 * len(B) * o * c
-    ways = 2 * len(B) * (len(B) * c + len(A) * o)
-    operations = (tiles + fixed) * weights + SLIM * tiles * ways + CALL
-    return 18 * o * c * y_shape[0] * math.prod(y_shape[2:]) > advantage * operations
+    operations = (tiles + fixed) * POINTS * o * c + tiles * WAY * (o + c) + CALL * threads()
+    return 9 * o * c * y_shape[0] * math.prod(y_shape[2:]) > ADVANTAGE * operations
 
 
 def at_points(w, is_rotated=False):
     """Return weights (O, C, 3, 3), rotated by half a turn or not, at the points: (36, O, C)."""
     o, c = w.shape[:2]
-    w, u = as_dense(w).reshape(o, c, 9), _memory.empty((len(B), o, c), FLOAT)
-    matrix = G[:, ::-1] if is_rotated else G
-
-    def work(part):
-        numpy.matmul(matrix, w[part].reshape(-1, 9).T, out=u[:, part].reshape(len(B), -1))
-
-    with one_thread():
-        in_threads(work, o)
+    u = _memory.empty((POINTS, o, c), FLOAT)
+    matrix = numpy.ascontiguousarray(G[:, ::-1]) if is_rotated else G
+    _product((1, POINTS, 9), (1, 9, o * c), None, (9 * o * c, 1, 9))(matrix, as_dense(w), u)
     return u
 
 
 class Winograd:
-    """A convolution, and its gradients, of given shapes; see `Convolution`.
-
-    Rows of tiles are counted through all images.
-    """
+    """A convolution, and its gradients, of given shapes; see `Convolution`."""
 
     def __init__(self, x_shape, w_shape, y_shape, pad):
-        self.x_shape, self.w_shape, self.y_shape, self.pad = x_shape, w_shape, y_shape, pad
+        self.x_shape, self.w_shape, self.y_shape, self.pad = x_shape, w_shape, y_shape, tuple(pad)
 
-    def forward(self, x, u, b=None, add=None, is_rectified=False, y=None):
-        """Return y.
-
-        Parameters
-        ----------
-        x : numpy.ndarray, shape (N, C, H, W)
-        u : numpy.ndarray, shape (36, O, C)
-            Weights, see `at_points`.
-        b : numpy.ndarray, shape (O,), optional
-        add : numpy.ndarray, shape (N, O, H', W'), optional
-            What is added to the result.
-        is_rectified : bool
-            Whether a ReLU follows.
-        y : numpy.ndarray, shape (N, O, H', W'), channels last, optional
-            Where to write the result.
-        """
+    def forward(self, x, w, b=None, y=None, activation=None):
+        """Return y, written to the array given, which has its channels last."""
         y = empty(self.y_shape) if y is None else y
-        _convolve(x, u.transpose(0, 2, 1), self.pad, y, b, add, is_rectified)
+        tiled = _tiled(self.x_shape, self.y_shape, self.pad, b is not None, activation, True)
+        tiled(x, at_points(w), b, y)
         return y
 
     def backward_data(self, w, gy, gx=None):
         """Return the gradient with respect to x, written to `gx`: a convolution, too."""
         gx = empty(self.x_shape) if gx is None else gx
-        _convolve(gy, at_points(w, is_rotated=True), [2 - p for p in self.pad], gx)
+        tiled = _tiled(self.y_shape, self.x_shape, tuple(2 - p for p in self.pad))
+        tiled(gy, at_points(w, is_rotated=True), None, gx)
         return gx
 
     def backward_weights(self, x, gy):
         """Return the gradient with respect to w."""
-        (o, c), (x, gy) = self.w_shape[:2], map(_pixels, (x, gy))
-        n, rows, columns = _tiles(self.y_shape)
-        total = _memory.empty((len(B), o, c), FLOAT)
-        total.fill(0)
-        with one_thread():
-            for lines in _pieces(slice(0, n * rows), -(-TILES * threads() // columns)):
-                _add_products(x, gy, lines, rows, columns, self.pad, total)
-            gw = _memory.empty((9, o * c), FLOAT)
-            numpy.matmul(G.T, total.reshape(len(B), -1), out=gw)
-        result = _memory.empty(self.w_shape, FLOAT)
+        return _tiled_sum(self.x_shape, self.y_shape, self.pad)(x, gy)
+
+
+class Tiled:
+    """A convolution with weights that are known at the points.
+
+    Parameters
+    ----------
+    x_shape, y_shape : tuple of int
+    pad : pair of int
+    has_bias : bool
+    activation : str, optional
+        A key of `ALGORITHMS`.
+    is_turned : bool
+        Whether the weights are (36, O, C), which takes a little longer than (36, C, O).
+    """
+
+    def __init__(self, x_shape, y_shape, pad, has_bias=False, activation=None, is_turned=False):
+        self._has_bias, (c, o) = has_bias, (x_shape[1], y_shape[1])
+        order = (c * o, 1, c) if is_turned else (c * o, o, 1)
+        self._sequence, first, second = Sequence(), [], []
+        for piece in _pieces(x_shape, y_shape, pad, PIECE):
+            values = POINTS, piece.tiles, c
+            first += piece.sums, POINTS * piece.tiles * o
+            second += math.prod(values), TILE * SIZE * piece.tiles * o
+            piece.to_points(self._sequence, X, FIRST, SECOND)
+            self._sequence.add(_new_product(values, (POINTS, c, o), None, order),
+                               (SECOND, 0), (U, 0), (FIRST, 0))
+            piece.from_points(self._sequence, FIRST, SECOND, Y, has_bias, activation)
+        #: How many numbers it wants to work in, in two arrays.
+        self.sizes = max(first), max(second)
+
+    def bind(self, x, u, b, y, first, second):
+        """Return the function that computes y from x, arrays that the caller keeps alive.
+
+        Parameters
+        ----------
+        x, y : numpy.ndarray, shapes (N, C, H, W) and (N, O, H', W'), channels last
+        u : numpy.ndarray
+            The weights.
+        b : numpy.ndarray, shape (O,), or None
+        first, second : numpy.ndarray
+            Of `sizes`.
+        """
+        return self._sequence.bind(x, u, y, first, second, *([b] if self._has_bias else []))
+
+    def __call__(self, x, u, b, y):
+        """Compute y."""
+        x, scratch = as_channels_last(x), [_memory.empty((s,), FLOAT) for s in self.sizes]
+        self.bind(x, u, b, y, *scratch)()
+
+
+class TiledSum:
+    """The gradient of a convolution with respect to its weights."""
+
+    def __init__(self, x_shape, y_shape, pad):
+        self._shape = o, c = y_shape[1], x_shape[1]
+        self._sequence, sizes = Sequence(), []
+        for i, piece in enumerate(_pieces(x_shape, y_shape, pad, SUM_PIECE)):
+            values, gradients = (POINTS, piece.tiles, c), (POINTS, o, piece.tiles)
+            sizes.append((piece.sums, math.prod(values), math.prod(gradients)))
+            piece.to_points(self._sequence, X, FIRST, SECOND)
+            piece.gradient_to_points(self._sequence, Y, FIRST, THIRD)
+            self._sequence.add(
+                _new_product(gradients, values, (piece.tiles * o, 1, o), None, i > 0),
+                (THIRD, 0), (SECOND, 0), (U, 0))
+        self.sizes = [max(size) for size in zip(*sizes, strict=True)]
+
+    def __call__(self, x, gy):
+        """Return the gradient (O, C, 3, 3), C-contiguous."""
+        x, gy, (o, c) = as_channels_last(x), as_channels_last(gy), self._shape
+        total, gw = _memory.empty((POINTS, o, c), FLOAT), _memory.empty((9, o * c), FLOAT)
+        scratch = [_memory.empty((size,), FLOAT) for size in self.sizes]
+        self._sequence.bind(x, total, gy, *scratch)()
+        _product((1, 9, POINTS), (1, POINTS, o * c), (9 * POINTS, 1, 9))(G, total, gw)
+        result = _memory.empty((o, c, 3, 3), FLOAT)
         copy(gw.reshape(3, 3, o, c).transpose(2, 3, 0, 1), result)
         return result
 
 
-def _add_products(x, gy, lines, rows, columns, pad, total):
-    """Add to the gradient at the points, (36, O, C), what some rows of tiles contribute."""
-    count = lines.stop - lines.start
-    v, m = (_memory.empty((len(B), count, columns, a.shape[3]), FLOAT) for a in (x, gy))
+_tiled, _tiled_sum = per_thread(Tiled), per_thread(TiledSum)
 
-    def transform(part):
-        these = slice(lines.start + part.start, lines.start + part.stop)
-        for tiles, matrix, values in (
-                (_cut(x, these, rows, columns, SIZE, pad), B, v),
-                (_cut(gy, these, rows, columns, TILE, (0, 0)), A.T, m)):
-            numpy.matmul(matrix, tiles, out=values[:, part].reshape(len(B), -1))
-
-    def multiply(points):
-        product = _memory.empty(total.shape[1:], FLOAT)
-        for i in range(points.start, points.stop):
-            numpy.matmul(m[i].reshape(-1, m.shape[3]).T, v[i].reshape(-1, v.shape[3]), out=product)
-            total[i] += product
-
-    in_threads(transform, count)
-    in_threads(multiply, len(B))
+#: Arrays of a `Sequence` by number: maps, weights, results, what it works in, and the bias.
+X, U, Y, FIRST, SECOND, THIRD = range(6)
+B = THIRD
 
 
-def _convolve(x, u, pad, y, b=None, add=None, is_rectified=False):
-    """Compute y from x and u, (36, C, O)."""
-    n, rows, columns = _tiles(y.shape)
-    x, y, add = _pixels(x), _pixels(y), None if add is None else _pixels(add)
-    c, o = u.shape[1:]
+class Piece:
+    """Some images, or some rows of tiles of one.
 
-    def at_points(lines):
-        tiles = _cut(x, lines, rows, columns, SIZE, pad)
-        return _product(B, tiles).reshape(len(B), -1, c)
+    Parameters
+    ----------
+    x_shape, y_shape : tuple of int
+    pad : pair of int
+    images, lines : slice
+        Which images, and which rows of tiles of each.
+    """
 
-    def results(lines):
-        products = _product(at_points(lines), u)
-        if b is not None:
-            products[ONE] += b
-        return _product(A, products.reshape(len(B), -1)).reshape(TILE, TILE, -1, columns, o)
+    def __init__(self, x_shape, y_shape, pad, images, lines):
+        self.n, self.c, self.o = images.stop - images.start, x_shape[1], y_shape[1]
+        self.grid = lines.stop - lines.start, _tiles(y_shape)[2]
+        self.tiles = self.n * math.prod(self.grid)
+        begin = lines.start * TILE - pad[0]
+        x_rows = slice(max(0, begin), min(x_shape[2], lines.stop * TILE - pad[0] + 2))
+        y_rows = slice(lines.start * TILE, min(y_shape[2], lines.stop * TILE))
+        self.x_size, self.y_size = ((rows.stop - rows.start, shape[3]) for rows, shape in (
+            (x_rows, x_shape), (y_rows, y_shape)))
+        self.pad = x_rows.start - begin, pad[1]
+        self.x_start, self.y_start = (
+            (images.start * shape[2] + rows.start) * shape[3] * shape[1]
+            for rows, shape in ((x_rows, x_shape), (y_rows, y_shape)))
+        self.y_strides = channels_last(y_shape)
 
-    def work(part):
-        for lines in _pieces(part, -(-TILES // columns)):
-            tiles = results(lines)
-            if add is not None:
-                for place, tile in _places(add, lines, rows, tiles):
-                    tile += place
-            if is_rectified:
-                numpy.maximum(tiles, 0, out=tiles)
-            for place, tile in _places(y, lines, rows, tiles):
-                place[...] = tile
+    @property
+    def sums(self):
+        """How many numbers there are halfway to the points, of maps and of gradients."""
+        return SIZE * self.n * self.grid[0] * max(self.c * self.x_size[1], self.o * self.y_size[1])
 
-    with one_thread():
-        in_threads(work, n * rows)
+    def to_points(self, sequence, x, sums, values):
+        """Add what computes maps at the points: (36, tiles, C)."""
+        self._to_points(sequence, AT_POINTS, self.c, self.x_size, self.pad, (x, self.x_start),
+                        sums, values)
+
+    def gradient_to_points(self, sequence, gy, sums, values):
+        """Add what computes the gradient of the results at the points: (36, tiles, O)."""
+        self._to_points(sequence, GRADIENT_AT_POINTS, self.o, self.y_size, (0, 0),
+                        (gy, self.y_start), sums, values)
+
+    def _to_points(self, sequence, numbers, c, size, pad, source, sums, values):
+        (rows, columns), (height, width) = self.grid, size
+        down = _way((self.n, c, height, width), (self.n, c, rows, width), numbers, 0, TILE,
+                    pad[0])
+        right = _way((SIZE * self.n, c, rows, width), (SIZE * self.n, c, rows, columns), numbers,
+                     1, TILE, pad[1])
+        down.add_to(sequence, source, sums)
+        right.add_to(sequence, (sums, 0), values)
+
+    def from_points(self, sequence, products, halves, y, has_bias, activation):
+        """Add what computes results (N, H', W', O) from products (36, tiles, O)."""
+        end = 1, 0, has_bias, activation
+        for n, source, target, settings in ((SIZE, products, halves, ()),
+                                            (TILE, halves, products, end)):
+            shapes = (n, self.o, SIZE, self.tiles), (n, self.o, 1, self.tiles)
+            _way(*shapes, FROM_POINTS, 0, *settings).add_to(sequence, (source, 0), target)
+        self._place(sequence, products, y)
+
+    def _place(self, sequence, results, y):
+        """Add what copies results (4 columns, 4 rows, tiles, O) to where they belong.
+
+        Of the last row and column of tiles some lie outside; the last row is copied apart, because
+        with it maps would overlap for oneDNN.
+        """
+        (rows, columns), o, whole = self.grid, self.o, self.y_size[0] // TILE
+        n, channel, down, right = self.y_strides
+        for i, (column, row) in enumerate(itertools.product(range(TILE), repeat=2)):
+            inside = -(-(self.y_size[1] - column) // TILE)
+            for first, count in (0, whole), (whole, row < self.y_size[0] % TILE):
+                shape = self.n, o, int(count), inside
+                if min(shape) == 0:
+                    continue
+                source = Layout(shape, (rows * columns * o, 1, columns * o, o))
+                target = Layout(shape, (n, channel, TILE * down, TILE * right))
+                sequence.add(reorder(source, target),
+                             (results, (i * self.tiles + first * columns) * o),
+                             (y, self.y_start + (TILE * first + row) * down + column * right))
 
 
-def _product(a, b):
-    y = _memory.empty((*a.shape[:-1], b.shape[-1]), FLOAT)
-    return numpy.matmul(a, b, out=y)
+def _pieces(x_shape, y_shape, pad, size):
+    """Cut a convolution into pieces of about `size` bytes at the points."""
+    n, rows, columns = _tiles(y_shape)
+    lines = max(1, size // (POINTS * 4 * max(x_shape[1], y_shape[1]) * columns))
+    return [Piece(x_shape, y_shape, pad, images, part)
+            for images in _parts(n, max(1, lines // rows)) for part in _parts(rows, lines)]
 
 
-def _pixels(x):
-    return as_channels_last(x).transpose(0, 2, 3, 1)
+def _parts(length, most):
+    """Cut a range into slices of about the same length, none longer than `most`."""
+    count = -(-length // most)
+    return [slice(length * i // count, length * (i + 1) // count) for i in range(count)]
 
 
 def _tiles(y_shape):
@@ -202,77 +305,70 @@ def _tiles(y_shape):
     return y_shape[0], *(-(-s // TILE) for s in y_shape[2:])
 
 
-def _pieces(whole, step):
-    """Cut a slice into slices of about the same length, none longer than `step`."""
-    length = whole.stop - whole.start
-    count = -(-length // step)
-    for i in range(count):
-        yield slice(whole.start + length * i // count, whole.start + length * (i + 1) // count)
 
+class Way:
+    """Sums along one axis of maps, the same in all channels: a convolution for each row of numbers.
 
-def _blocks(lines, rows):
-    """Cut a slice of all rows of tiles into parts of an image and into whole images.
-
-    Yields slices: the images, the rows of tiles in each of them, their rows in the slice.
+    Parameters
+    ----------
+    x_shape, y_shape : tuple of int
+        (N, C, H, W) and (N, C, H', W') of each row.
+    numbers : tuple of tuple
+        The windows.
+    axis : int
+        0 along columns, 1 along rows.
+    stride : int
+    pad : int
+        Zeros before the maps.
+    has_bias : bool
+    activation : str, optional
     """
-    start = lines.start
-    while start < lines.stop:
-        image, first = divmod(start, rows)
-        left = lines.stop - start
-        count = 1 if first else max(1, left // rows)
-        inside = slice(first, min(rows, first + left))
-        stop = start + count * (inside.stop - first)
-        yield (slice(image, image + count), inside,
-               slice(start - lines.start, stop - lines.start))
-        start = stop
+
+    def __init__(self, x_shape, y_shape, numbers, axis, stride=1, pad=0, has_bias=False,
+                 activation=None):
+        c, self._size = x_shape[1], math.prod(y_shape)
+        windows = numpy.array(numbers, FLOAT)
+        window, strides, before = ((pair[axis], pair[1 - axis]) for pair in (
+            (windows.shape[1], 1), (stride, 1), (pad, 0)))
+        behind = ((o - 1) * s + k - i - p for o, s, k, i, p in zip(
+            y_shape[2:], strides, window, x_shape[2:], before, strict=True))
+        layouts = {"src": maps(x_shape), "weights": Layout((c, 1, 1, *window)),
+                   "bias": Layout.dense((c,)) if has_bias else None, "dst": maps(y_shape)}
+        self._description = Description(
+            "convolution_forward", FORWARD_INFERENCE, ALGORITHMS["convolution_direct"],
+            *layouts.values(), DIMS(*strides), DIMS(0, 0), DIMS(*before), DIMS(*behind),
+            post_ops=activation and PostOps(activation=activation))
+        layouts["weights"] = order = self._description.layout("weights")
+        self._layouts = {name: layout for name, layout in layouts.items() if layout}
+        pack = reorder(Layout.dense((c, 1, 1, *window)), order)
+        self._windows = [numpy.zeros(order.size // FLOAT.itemsize, FLOAT) for _ in windows]
+        for row, packed in zip(windows, self._windows, strict=True):
+            pack(numpy.tile(row, c), packed)
+
+    def add_to(self, sequence, x, y):
+        """Add the primitives to a sequence: x is a place there, y an array, one part per row."""
+        bias = [(B, 0)] if "bias" in self._layouts else []
+        for i, window in enumerate(self._windows):
+            sequence.add(Primitive(self._description, **self._layouts), x, window, *bias,
+                         (y, i * self._size))
 
 
-def _cut(x, lines, rows, columns, size, pad):
-    """Return some rows of tiles of maps (N, H, W, C), zero outside: (size^2, tiles x C)."""
-    tiles = _memory.empty((size, size, lines.stop - lines.start, columns, x.shape[3]), FLOAT)
-    for images, inside, part in _blocks(lines, rows):
-        window = _window(x[images], inside, columns, size - TILE, pad)
-        count, (n, down, right, channel) = inside.stop - inside.start, window.strides
-        # One copy: threads wait for each other between NumPy's functions.
-        overlapping = numpy.lib.stride_tricks.as_strided(
-            window, (size, size, len(window), count, columns, x.shape[3]),
-            (down, right, n, TILE * down, TILE * right, channel), writeable=False)
-        tiles[:, :, part].reshape(overlapping.shape)[...] = overlapping
-    return tiles.reshape(size * size, -1)
+_way = per_thread(Way)
 
 
-def _window(x, lines, columns, overlap, pad):
-    """Return what some rows of tiles cover of images (N, H, W, C), zero outside."""
-    height, width = (count * TILE + overlap for count in (lines.stop - lines.start, columns))
-    window = numpy.zeros((len(x), height, width, x.shape[3]), FLOAT)
-    corner = lines.start * TILE - pad[0], -pad[1]
-    # What the tiles need and the images have.
-    here = tuple(slice(max(0, start), max(0, start, min(size, start + length)))
-                 for start, length, size in zip(corner, (height, width), x.shape[1:3],
-                                                strict=True))
-    there = tuple(slice(part.start - start, part.stop - start)
-                  for part, start in zip(here, corner, strict=True))
-    window[:, *there] = x[:, *here]
-    return window
+@per_thread
+def _describe_product(a_shape, b_shape, a_strides=None, b_strides=None, adds=False):
+    """Return the description and layouts of matrix products y = a b, or y += a b."""
+    a, b, y = (Layout(shape, strides or dense_strides(shape)) for shape, strides in (
+        (a_shape, a_strides), (b_shape, b_strides), ((*a_shape[:2], b_shape[2]), None)))
+    post_ops = PostOps(has_sum=True) if adds else None
+    description = Description("matmul", a, b, None, y, post_ops=post_ops)
+    return description, {"src": a, "weights": b, "dst": y}
 
 
-def _places(y, lines, rows, tiles):
-    """Return (view of maps, view of the tiles there), of one shape, with all that the maps have."""
-    columns = tiles.shape[3]
-    for images, inside, part in _blocks(lines, rows):
-        n, count = images.stop - images.start, inside.stop - inside.start
-        tile = tiles[:, :, part].reshape(TILE, TILE, n, count, columns, -1)
-        place = y[images, inside.start * TILE:inside.stop * TILE]
-        if place.shape[1:3] == (count * TILE, columns * TILE):
-            yield _in_tiles(place), tile
-            continue
-        for i in range(TILE):
-            for j in range(TILE):
-                here = place[:, i::TILE, j::TILE]
-                yield here, tile[i, j][:, :here.shape[1], :here.shape[2]]
+def _new_product(*settings):
+    description, layouts = _describe_product(*settings)
+    return Primitive(description, **layouts)
 
 
-def _in_tiles(maps):
-    n, height, width, c = maps.shape
-    tiles = maps.reshape(n, height // TILE, TILE, width // TILE, TILE, c)
-    return tiles.transpose(2, 4, 0, 1, 3, 5)
+_product = per_thread(_new_product)
