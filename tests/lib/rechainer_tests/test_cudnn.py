@@ -28,9 +28,11 @@ def on_device(python, monkeypatch):
 @pytest.mark.parametrize("name", [
     "convolutions_2d", "convolutions_nd", "deconvolutions", "channels_last", "pooling",
     "batch_normalization", "batch_normalization_without_running_statistics",
-    "fixed_batch_normalization", "group_normalization", "activations", "softmax", "dropout",
-    "settings", "autotune", "autotune_without_a_plan_that_runs", "a_whole_network",
-    "training_steps", "recurrent_networks_keep_away", "nothing_is_left_in_cupy", "errors",
+    "fixed_batch_normalization", "fused_normalization", "what_is_not_fused",
+    "fused_normalization_refused", "waiting_variables", "group_normalization", "activations",
+    "softmax", "dropout", "settings", "autotune", "autotune_without_a_plan_that_runs",
+    "a_whole_network", "training_steps", "recurrent_networks_keep_away", "nothing_is_left_in_cupy",
+    "errors",
 ])
 def test_on_a_device_that_is_numpy(name, on_device):
     on_device(name)
