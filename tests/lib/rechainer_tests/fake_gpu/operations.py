@@ -303,6 +303,23 @@ def fused_normalization():
                                        err_msg=f"{name} {key}")
 
 
+def fused_normalization_in_old_code():
+    """Chainer's configuration alone, and a model that knows nothing of layouts or kernels."""
+    with chainer.using_config("compute_mode", "cudnn_fast"), \
+            chainer.using_config("dtype", chainer.mixed16):
+        model = chainer.Sequential(
+            L.Convolution2D(4, 8, 3, nobias=True), L.BatchNormalization(8), F.relu,
+            L.Convolution2D(8, 4, 3, nobias=True), L.BatchNormalization(4), F.relu)
+    model.to_device(GPU)
+    x = GPU.send(np.random.RandomState(17).rand(2, 4, 9, 9).astype("e"))
+    with chainer.using_config("cudnn_fast_batch_normalization", True), Labels() as labels:
+        y = model(chainer.Variable(x).as_layout(LAST)).as_layout(None)
+        model.cleargrads()
+        F.sum(y).backward()
+    assert labels.seen.count("NormalizedReLU") == labels.seen.count("NormalizedReLUGrad") == 2
+    assert all(p.grad_var is not None for p in model.params())
+
+
 def what_is_not_fused():
     relu = WAYS["relu"][0]
     assert normalized(relu, True, n_channels=6)[0] == ["BatchNormalization", "ReLU"]
