@@ -9,7 +9,7 @@ what it can read.
 
 With ``precision='mixed16'`` and ``chainer.config.cudnn_fast_batch_normalization`` (or the
 environment's ``CHAINER_CUDNN_FAST_BATCH_NORMALIZATION=1``) batch normalization, a sum and ReLU are
-one kernel, see `rechainer.cudnn`.
+done by one function of cuDNN's, see `rechainer.cudnn`.
 """
 
 import chainer

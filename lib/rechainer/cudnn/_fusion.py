@@ -1,16 +1,16 @@
-"""Batch normalization, a sum and ReLU as one kernel, where cuDNN has it.
+"""Batch normalization, a sum and ReLU by one function of cuDNN's.
 
 In train mode, of float16 maps with the channels last, their number a multiple of 4, cuDNN's
 ``cudnnBatchNormalizationForwardTrainingEx`` applies ReLU to what it normalizes and adds other maps
-before that, and its counterpart gives all gradients: two kernels read and write the maps where
-there were four, or six. They belong to the kernels that Chainer's own
+before that; ``cudnnBatchNormalizationBackwardEx`` gives all gradients. So maps are read and written
+by two functions instead of four, or five with a sum. They belong to those that Chainer's own
 ``chainer.config.cudnn_fast_batch_normalization`` asks for, so that is the switch here, too: no
-line of a model changes. (Those kernels add up scaled integers: values that are too large for them
-become NaN. So Chainer leaves it off.)
+line of a model changes. (They add up scaled integers: values that are too large for them
+become NaN. So Chainer leaves it off.) For test mode cuDNN has no such function.
 
-When Chainer normalizes it does not know what follows. So here a normalization that could be such a
-kernel, and a sum with it, wait until someone asks for their values (`Waiting`). If that is ReLU,
-one kernel does all of it; if it is anyone else, what Chainer would have done before is done then.
+When Chainer normalizes it does not know what follows. So here a normalization that could be done so,
+and a sum with it, wait until someone asks for their values (`Waiting`). If that is ReLU,
+one function does all of it; if it is anyone else, what Chainer would have done before is done then.
 For what nobody asks, nothing is done: running statistics do not count it.
 """
 
@@ -33,7 +33,7 @@ from chainer.memory_layouts import CUDNN_CHANNEL_LAST_X
 from chainer.variable import Variable
 
 PERSISTENT = VALUES["CUDNN_BATCHNORM_SPATIAL_PERSISTENT"]
-#: cuDNN's fused kernels take channels in groups of so many.
+#: cuDNN's fused functions take channels in groups of so many.
 GROUP = 4
 
 #: (shape, whether there is a sum) of what cuDNN has refused to do as one.
@@ -94,7 +94,7 @@ class Waiting(Variable):
 
 
 def normalize(self, inputs):
-    """Do BatchNormalization.apply: wait, where ReLU could be part of the kernel."""
+    """Do BatchNormalization.apply: wait, where ReLU could be done with it."""
     if _can_be_fused(self, *inputs):
         return (Waiting(self, inputs),)
     return FunctionNode.apply(self, inputs)
@@ -141,7 +141,7 @@ def _is_like(one):
 
 
 def rectify(self, inputs):
-    """Do ReLU.apply: with what waits, by one kernel."""
+    """Do ReLU.apply: with what waits, by one function."""
     y = _fused(*inputs) if isinstance(inputs[0], Waiting) else None
     return FunctionNode.apply(self, inputs) if y is None else (y,)
 
@@ -157,7 +157,7 @@ def _fused(x):
         y, = NormalizedReLU(function).apply((*inputs, *addends))
     except _surface.Failure as error:
         refused.add((x.shape, bool(addends)))
-        warnings.warn(f"cuDNN has no kernel for batch normalization{' + sum' * bool(addends)} + "
+        warnings.warn(f"cuDNN has no function for batch normalization{' + sum' * bool(addends)} + "
                       f"ReLU of maps {x.shape}; they are calculated in turn. It says: {error}",
                       stacklevel=2)
         return None
