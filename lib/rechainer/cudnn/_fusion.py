@@ -8,10 +8,10 @@ by two functions instead of four, or five with a sum. They belong to those that 
 line of a model changes. (They add up scaled integers: values that are too large for them
 become NaN. So Chainer leaves it off.) For test mode cuDNN has no such function.
 
-When Chainer normalizes it does not know what follows. So here a normalization that could be done so,
-and a sum with it, wait until someone asks for their values (`Waiting`). If that is ReLU,
-one function does all of it; if it is anyone else, what Chainer would have done before is done then.
-For what nobody asks, nothing is done: running statistics do not count it.
+When Chainer normalizes it does not know what follows. So here a normalization that could be done
+so, and a sum with it, wait until someone asks for their values (`Waiting`). If that is ReLU, one
+function does all of it; if it is anyone else, what Chainer would have done before is done then. For
+what nobody asks, nothing is done: running statistics do not count it.
 """
 
 import warnings
@@ -122,7 +122,7 @@ def _are_taken(x, gamma, beta):
 def add(self, inputs):
     """Do Add.apply: wait with a normalization that waits."""
     waiting = [x for x in inputs if _is_waiting(x)]
-    if waiting and all(map(_is_like(waiting[0]), inputs)):
+    if waiting and inputs[0] is not inputs[1] and all(map(_is_like(waiting[0]), inputs)):
         return (Waiting(self, inputs),)
     return FunctionNode.apply(self, inputs)
 

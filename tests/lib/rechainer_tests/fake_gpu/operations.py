@@ -232,6 +232,21 @@ def read_shape(net, x, z):
     return F.relu(h * h.shape[1])
 
 
+def doubled(net, x, z):
+    h = net.bn(x)
+    return F.relu(h + h)
+
+
+def two_sums(net, x, z):
+    h = net.bn(x)
+    return F.relu(h + z) + F.relu(h + x)
+
+
+def sum_of_sums(net, x, z):
+    h = net.bn(x)
+    return F.relu(h + (h + z))
+
+
 def read_before(net, x, z):
     h = net.bn(x) + z
     h.retain_data()
@@ -249,6 +264,9 @@ WAYS = {
     "shape": (read_shape, ["BatchNormalization", "_ * 8", "ReLU"]),
     "alone": (lambda net, x, z: net.bn(x), ["BatchNormalization"]),
     "twice": (read_twice, ["NormalizedReLU", "BatchNormalization", "_ * 2", "_ + _", "_ + _"]),
+    "doubled": (doubled, ["BatchNormalization", "_ + _", "ReLU"]),
+    "two sums": (two_sums, ["NormalizedReLU"] * 2 + ["_ + _"]),
+    "sum of sums": (sum_of_sums, ["BatchNormalization", "_ + _", "_ + _", "ReLU"]),
     "before": (read_before, ["BatchNormalization", "_ + _", "ReLU"]),
 }
 
