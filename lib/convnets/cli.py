@@ -97,7 +97,7 @@ def _add_train(commands):
     p.add_argument("--precision", choices=[p for p in precision.PRECISIONS if p],
                    help="mixed16: float16 with float32 originals of the weights")
     p.add_argument("--channels-last", action="store_true",
-                   help="train a residual network of bottlenecks in cuDNN's layout, on a GPU")
+                   help="train a residual network or a VGG in cuDNN's layout, on a GPU")
     p.add_argument("--fused", action="store_true", help="update all parameters by one kernel")
     p.add_argument("--cuda-graph", action="store_true",
                    help="record the step of a GPU once, then launch it as a whole; with --fused")

@@ -2,16 +2,23 @@
 
 With (N, C, H, W) cuDNN turns half-precision arrays around before and behind each convolution.
 Chainer's ``compute_mode='cudnn_fast'`` keeps them turned, as far as its functions know the layout:
-convolution without bias, batch normalization in train mode, ReLU and sums do; pooling, biases and
-test mode do not. So here a model has ordinary parameters, a convolution takes its images channels
-last in train mode only, and the model gives pooling what it can read.
+convolution without bias, batch normalization in train mode, ReLU and sums do; pooling, the gradient
+of a bias and test mode do not. So here a model has ordinary parameters, a convolution takes its
+images channels last in train mode only, with a gradient for its bias, and the model gives pooling
+what it can read.
+
+With ``precision='mixed16'`` and ``chainer.config.cudnn_fast_batch_normalization`` (or the
+environment's ``CHAINER_CUDNN_FAST_BATCH_NORMALIZATION=1``) batch normalization, a sum and ReLU are
+done by one function of cuDNN's, see `rechainer.cudnn`.
 """
 
 import chainer
 import chainer.functions as F
 import chainer.links as L
+import numpy as np
 from chainer import memory_layouts as known
 from chainer.backends import cuda
+from chainer.functions.connection.convolution_2d import Convolution2DFunction
 
 
 class Turned(chainer.FunctionNode):
@@ -44,6 +51,36 @@ def turned(x, layout):
     return x if x.layout == layout else Turned(x.layout, layout).apply((x,))[0]
 
 
+class SumOverMaps(chainer.FunctionNode):
+    """The gradient of a bias: the sum of maps, channels last, over all but the channels."""
+
+    def check_layout_forward(self, inputs):
+        """The last axis has the channels."""
+
+    def forward(self, inputs):
+        """Return sums (C,) of maps (N, H, W, C); those of float16 are added up in float32."""
+        x, = inputs
+        self.shape = x.shape
+        wide = np.promote_types(x.dtype, np.float32)
+        return x.sum(axis=(0, 1, 2), dtype=wide).astype(x.dtype, copy=False),
+
+    def backward(self, indexes, grad_outputs):
+        n, h, w, c = self.shape
+        sums = F.broadcast_to(F.reshape(grad_outputs[0], (1, c, 1, 1)), (n, c, h, w))
+        return turned(sums, known.CUDNN_CHANNEL_LAST_X),
+
+
+class Convolution(Convolution2DFunction):
+    """Chainer's convolution of maps with the channels last, and the gradient of its bias."""
+
+    label = Convolution2DFunction.__name__   # by which hooks and tables know it
+
+    def backward(self, indexes, grad_outputs):
+        """Return the gradients of what `indexes` name: maps 0, filters 1, bias 2."""
+        others = super().backward([i for i in indexes if i != 2], grad_outputs)
+        return [*others, *(SumOverMaps().apply(grad_outputs) if 2 in indexes else ())]
+
+
 class ChannelsLast(L.Convolution2D):
     """Chainer's convolution, of maps with their channels last in train mode."""
 
@@ -60,9 +97,11 @@ class ChannelsLast(L.Convolution2D):
             return super().forward(turned(x, None))
         if self.W.array is None:
             self._initialize_params(x.shape[1])
-        return F.convolution_2d(
-            turned(x, known.CUDNN_CHANNEL_LAST_X), turned(self.W, known.CUDNN_CHANNEL_LAST_W), None,
-            self.stride, self.pad, dilate=self.dilate, groups=self.groups, cudnn_fast=True)
+        function = Convolution(self.stride, self.pad, dilate=self.dilate, groups=self.groups,
+                               cudnn_fast=True)
+        bias = () if self.b is None else (self.b,)
+        return function.apply((turned(x, known.CUDNN_CHANNEL_LAST_X),
+                               turned(self.W, known.CUDNN_CHANNEL_LAST_W), *bias))[0]
 
 
 def plain(h):
@@ -81,7 +120,8 @@ def use_channels_last(model, device):
     Parameters
     ----------
     model : chainer.Link
-        ResNet50, ResNet101 or ResNet152.
+        A residual network or a VGG of `convnets.models`, or another whose attribute
+        ``knows_layouts`` says that it gives `plain` maps to what knows no other layout.
     device : chainer.backend.Device
 
     Raises
@@ -93,11 +133,9 @@ def use_channels_last(model, device):
     if not isinstance(device, cuda.GpuDevice) or not cuda.cudnn_enabled:
         raise ValueError(f"{option} is a layout of cuDNN's, for a GPU; {device.name} has none. "
                          f"Give device='@cupy:0' (--device @cupy:0), or leave it out")
-    links = [link for link in model.links() if isinstance(link, L.Convolution2D)]
-    biased = sum(link.b is not None for link in links)
-    if biased or not getattr(model, "knows_layouts", False):
-        raise ValueError(f"{option} is for ResNet50, ResNet101 and ResNet152 without stem_bias; "
-                         f"{type(model).__name__} has {biased} convolutions with a bias, or other "
-                         f"parts that know one layout only")
-    for link in links:
-        link.__class__ = ChannelsLast
+    if not getattr(model, "knows_layouts", False):
+        raise ValueError(f"{option} is for residual networks, their plain twins and VGG; "
+                         f"{type(model).__name__} has parts that know one layout only")
+    for link in model.links():
+        if isinstance(link, L.Convolution2D):
+            link.__class__ = ChannelsLast

@@ -104,7 +104,7 @@ def trainer(model, train_set, test_set, *, epochs=10, iterations=None, every=Non
         ``"mixed16"`` calculates in float16 with float32 originals of the weights, see
         `convnets.precision`; the model is float32 again when the run ends.
     channels_last : bool
-        Train a ResNet50, 101 or 152 on a GPU in cuDNN's layout, see `convnets.layouts`.
+        Train a residual network or a VGG on a GPU in cuDNN's layout, see `convnets.layouts`.
     fused : bool
         Update all parameters by one kernel, see `convnets.fused`: the same numbers, bit for
         bit on the processor.

@@ -24,9 +24,8 @@ from pathlib import Path
 
 import convnets
 import rechainer
-from convnets import cuda_graphs, data, devices, inspect, models, precision, results
-from convnets.fused import Fused
-from convnets.layouts import use_channels_last
+from convnets import cuda_graphs, data, devices, inspect, layouts, models, precision, results
+from convnets.fused import Fused, any_layout
 
 import chainer
 import chainer.functions as F
@@ -137,6 +136,91 @@ def check_dropout(device):
              "passed": bool(same and off < 0.003)}]
 
 
+# Batch normalization and what is behind it, by one kernel
+
+FAST = "cudnn_fast_batch_normalization"
+LAST = chainer.memory_layouts.CUDNN_CHANNEL_LAST_X
+#: What is behind a normalization, as functions of it and of other maps of its shape.
+BEHIND = {
+    "batch normalization + ReLU": lambda h, z: F.relu(h),
+    "batch normalization + sum + ReLU": lambda h, z: F.relu(h + z),
+}
+#: Shape of the maps that are compared, and of those that are timed: ResNet-50's first and last.
+COMPARED, TIMED = (8, 32, 14, 14), [(128, 256, 56, 56), (128, 2048, 7, 7)]
+
+
+def check_fusion(device):
+    """Compare the fused kernels with float64 on the processor; not to be fused is to fail."""
+    rng = np.random.RandomState(0)
+    n_channels = COMPARED[1]
+    drawn = [rng.randn(*COMPARED), rng.rand(n_channels) + 0.5, rng.randn(n_channels),
+             rng.randn(*COMPARED)]
+    arrays = [a.astype("f" if a.ndim == 1 else "e") for a in drawn]
+    with chainer.using_config(FAST, True):
+        return [compared(name, "float16", TOLERANCE["float16"], NormalizedAndMore(behind),
+                         arrays, device) for name, behind in BEHIND.items()]
+
+
+class NormalizedAndMore:
+    """A normalization and what is behind it, on a GPU with the channels last.
+
+    Raises
+    ------
+    RuntimeError
+        If cuDNN did not do it by one kernel there.
+    """
+
+    def __init__(self, behind):
+        self.behind = behind
+
+    def __call__(self, x, gamma, beta, z):
+        on_gpu = x.xp is not np
+        maps = [v.as_layout(LAST) if on_gpu else v for v in (x, z)]
+        y = self.behind(F.batch_normalization(maps[0], gamma, beta), maps[1])
+        if on_gpu and y.creator.label != "NormalizedReLU":
+            raise RuntimeError(f"not fused: {y.creator.label} is a function of its own")
+        # The other maps' gradient is wanted, of zeros where they are not added.
+        return y.as_layout(None) + 0 * z
+
+
+def time_fusion(device):
+    """Measure forward and backward, in milliseconds: in turn, by cuDNN's fast kernels, fused."""
+    found = {}
+    for shape in TIMED:
+        for name, behind in BEHIND.items():
+            for way, fast, apart in (("in turn", False, False), ("fast, in turn", True, True),
+                                     ("fused", True, False)):
+                with chainer.using_config(FAST, fast):
+                    # As a graph: these are kernels shorter than Python's way to them.
+                    job = cuda_graphs.record(normalization_job(device, shape, behind, apart))
+                found[f"{name}, {shape}, {way}"] = round(median_of(job), 4)
+    return found
+
+
+def normalization_job(device, shape, behind, apart):
+    """Return a function that normalizes maps of a shape, and does what is behind, both ways."""
+    rng = np.random.RandomState(0)
+    images = (rng.randn(shape[2], shape[3], shape[1]).astype("e") for _ in range(3))
+    x, z, gy = (chainer.Variable(device.xp.repeat(device.send(image)[None], shape[0], axis=0),
+                                 layout=LAST) for image in images)
+    link = L.BatchNormalization(shape[1], dtype=np.float32)
+    link.to_device(device)
+
+    def job():
+        h = link(x)
+        if apart:
+            h.retain_data()   # who asks for it gets it, and ReLU comes too late
+        y = behind(h, z)
+        link.cleargrads()
+        x.cleargrad()
+        z.cleargrad()
+        with any_layout():
+            y.grad_var = gy
+            y.backward()
+
+    return job
+
+
 def run_own_tests(folder):
     """Run Chainer's own tests that are marked for a GPU; return pytest's last line of each file."""
     rows = []
@@ -174,7 +258,21 @@ def residual():
     return models.ResNet([1, 1, 1, 1], 10, width=1 / 4)
 
 
+def cifar():
+    """Return a small residual network for small images."""
+    np.random.seed(0)
+    return models.CifarResNet(8)
+
+
+def vgg():
+    """Return a small VGG."""
+    np.random.seed(0)
+    return models.VGG("small", 10, (3, 36, 36), hidden=32)
+
+
+HALF_LAST = {"channels_last": True, "precision": "mixed16"}
 #: Ways of `convnets.train`: network, options, what it is compared with, distance that is allowed.
+#: ``fast`` is Chainer's configuration.
 WAYS_TO_TRAIN = {
     "fused optimizer": (SmallNetwork, {"fused": True}, {}, 1e-3),
     "data sent ahead": (SmallNetwork, {"prefetch": True}, {}, 0),
@@ -184,7 +282,17 @@ WAYS_TO_TRAIN = {
     "channels last": (residual, {"channels_last": True}, {}, 2e-2),
     "channels last, CUDA graph": (residual, {"channels_last": True, "cuda_graph": True},
                                   {"channels_last": True, "fused": True}, 1e-2),
+    "channels last, CIFAR": (cifar, {"channels_last": True}, {}, 2e-2),
+    "channels last, VGG": (vgg, {"channels_last": True}, {}, 2e-2),
+    "fused normalization": (residual, {**HALF_LAST, "fast": True}, HALF_LAST, 2e-2),
+    "fused normalization, CUDA graph": (
+        residual, {**HALF_LAST, "fast": True, "cuda_graph": True},
+        {**HALF_LAST, "fast": True, "fused": True}, 1e-2),
 }
+
+
+#: The tests' choice of them.
+SMALL_WAYS = ["fused optimizer", "CUDA graph", "channels last, CIFAR", "fused normalization"]
 
 
 def check_ways_to_train(device, ways=tuple(WAYS_TO_TRAIN)):
@@ -205,7 +313,7 @@ def compared_way(name, device, build, options, plain, tolerance):
     return row
 
 
-def after_training(model, device, **options):
+def after_training(model, device, fast=False, **options):
     """Return a model's parameters as one vector, after ten steps."""
     if isinstance(model, SmallNetwork):
         train_set, test_set = data.mnist(320, 32)
@@ -214,8 +322,9 @@ def after_training(model, device, **options):
         labels = rng.randint(0, 10, 320).astype("i")
         train_set = chainer.datasets.TupleDataset(rng.rand(320, 3, 36, 36).astype("f"), labels)
         test_set = train_set[:32]
-    convnets.train(model, train_set, test_set, iterations=10, batch=32, optimizer="momentum",
-                   lr=0.01, schedule="cosine", weight_decay=1e-4, device=device.name, **options)
+    with chainer.using_config(FAST, fast):
+        convnets.train(model, train_set, test_set, iterations=10, batch=32, optimizer="momentum",
+                       lr=0.01, schedule="cosine", weight_decay=1e-4, device=device.name, **options)
     return np.concatenate([cuda.to_cpu(p.array).ravel().astype("d")
                            for _, p in sorted(model.namedparams())])
 
@@ -230,20 +339,21 @@ ROWS = [("LeNet5", 128, True), ("ResNet50", 128, True), ("ResNet50", 1, False),
 COMPILED_ROWS = ROWS[:3]
 #: The tests' size of it.
 SMALL_ROWS = [("LeNet5", 4, True), ("LeNet5", 2, False)]
-#: Ways to run ours: half precision, channels last, a CUDA graph.
-OURS = {
-    "float32": (False, False, False), "float32, graph": (False, False, True),
-    "mixed16": (True, False, False), "mixed16, graph": (True, False, True),
-    "mixed16, channels last": (True, True, False),
-    "mixed16, channels last, graph": (True, True, True),
-}
+#: Ways to run ours, by the words for half precision, channels last, normalization fused with ReLU,
+#: and a CUDA graph.
+OURS = ["float32", "float32, graph", "mixed16", "mixed16, graph", "mixed16, channels last",
+        "mixed16, channels last, graph", "mixed16, channels last, fused",
+        "mixed16, channels last, fused, graph"]
 
 
 def ways_of(name, batch, train):
     """Return the names of the ways to run ours that there are for a network."""
-    if name.startswith("ResNet") and train:
-        return ["float32", "mixed16", "mixed16, channels last", "mixed16, channels last, graph"]
     # A graph keeps memory of its own: with large minibatches one of them must do.
+    if train and hasattr(getattr(models, name), "knows_layouts"):
+        normalized = name.startswith("ResNet")
+        spared = {"mixed16, channels last, graph"} if normalized and batch > 128 else set()
+        return [way for way in OURS if ("last" in way or "graph" not in way)
+                and way not in spared and ("fused" not in way or normalized)]
     return [way for way in OURS if "last" not in way and (way != "float32, graph" or batch <= 128)]
 
 
@@ -258,16 +368,17 @@ class Ours:
     """A network of `convnets` on Chainer, in one way of running it."""
 
     def __init__(self, name, batch, train, way, device):
-        half, last, graph = OURS[way]
+        half, last, fast, graph = (word in way for word in ("mixed16", "last", "fused", "graph"))
         self.model = copy.deepcopy(built(name))
         rng = np.random.RandomState(0)
         x = rng.rand(batch, *self.model.in_shape).astype(np.float16 if half else np.float32)
         self.arrays = device.send((x, rng.randint(0, 10, batch).astype("i")))
         self.model.to_device(device)
         if last:
-            use_channels_last(self.model, device)
+            layouts.use_channels_last(self.model, device)
         self.pool = cuda.cupy.get_default_memory_pool()
-        self.run = (self.training if train else self.prediction)(half, graph, device)
+        run = (self.training if train else self.prediction)(half, graph, device)
+        self.run = functools.partial(configured, fast, run)
 
     def training(self, half, graph, device):
         """Return a function that takes one step."""
@@ -316,6 +427,12 @@ class Ours:
         recording = recording or getattr(self, "graph", None)
         own = recording.pool.total_bytes() if hasattr(recording, "pool") else 0
         return self.pool.total_bytes() + own
+
+
+def configured(fast, run):
+    """Do something with or without cuDNN's fast batch normalization, which ReLU can be part of."""
+    with chainer.using_config(FAST, fast):
+        run()
 
 
 class Theirs:
@@ -460,11 +577,13 @@ def median_of(job):
 
 def parts(args, device):
     """Return the function of every part by name, most important first."""
-    found = {"operations": lambda: check_operations(device) + check_dropout(device)}
-    ways = ["fused optimizer", "CUDA graph"] if args.small else WAYS_TO_TRAIN
+    found = {"operations": lambda: (check_operations(device) + check_dropout(device)
+                                    + check_fusion(device))}
+    ways = SMALL_WAYS if args.small else WAYS_TO_TRAIN
     found["ways to train"] = lambda: check_ways_to_train(device, ways)
     if not args.small:
         found["ceilings"] = ceilings
+        found["normalization, ms"] = lambda: time_fusion(device)
     for row in SMALL_ROWS if args.small else ROWS:
         found[row_name(*row)] = functools.partial(time_row, *row, device, args.rounds)
     for row in COMPILED_ROWS if torch is not None and not args.small else ():

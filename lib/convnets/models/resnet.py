@@ -7,7 +7,7 @@ import chainer.functions as F
 import chainer.links as L
 from chainer.initializers import HeNormal
 
-from ..layouts import plain
+from ..layouts import plain, turned
 from .base import ImageClassifier, choose, scaled
 
 # Blocks in res2 ... res5 (table 1).
@@ -235,11 +235,14 @@ class BasicBlock(chainer.Chain):
 
     def shortcut(self, x, n_out):
         """Return every stride-th pixel of x, with zero channels up to n_out."""
-        x = x[:, :, ::self.stride, ::self.stride]
-        if x.shape[1] < n_out:
-            n, n_in, *size = x.shape
-            x = F.concat([x, self.xp.zeros((n, n_out - n_in, *size), x.dtype)])
-        return x
+        x = chainer.as_variable(x)
+        if self.stride == 1 and x.shape[1] == n_out:
+            return x
+        h = plain(x)[:, :, ::self.stride, ::self.stride]
+        if h.shape[1] < n_out:
+            n, n_in, *size = h.shape
+            h = F.concat([h, self.xp.zeros((n, n_out - n_in, *size), h.dtype)])
+        return turned(h, x.layout)
 
 
 class CifarResNet(ImageClassifier, chainer.Chain):
@@ -265,6 +268,7 @@ class CifarResNet(ImageClassifier, chainer.Chain):
     """
 
     any_size = True
+    knows_layouts = True   # see `convnets.layouts`
 
     def __init__(self, depth, n_class=10, residual=True, n_in=3, width=1):
         if depth < 8 or (depth - 2) % 6:

@@ -7,6 +7,7 @@ import chainer.functions as F
 import chainer.links as L
 from chainer.initializers import HeNormal
 
+from ..layouts import plain
 from .base import ImageClassifier
 
 # One pair a block: channels, number of 3x3 convolutions. Columns D and E of the paper's table 1.
@@ -56,7 +57,7 @@ class VGGBlock(chainer.Chain):
         """Return the pooled maps (N, n_channels, ceil(H/2), ceil(W/2)) of maps (N, n_in, H, W)."""
         for i in range(1, self.n_convs + 1):
             x = F.relu(self[f"conv{i}"](x))
-        return F.max_pooling_2d(x, 2, 2)
+        return F.max_pooling_2d(plain(x), 2, 2)
 
     def forward(self, x):
         """Return pooled maps, or with ``fc`` the class scores (N, n_class)."""
@@ -87,6 +88,8 @@ class VGG(ImageClassifier, chainer.ChainList):
     ValueError
         If the configuration is unknown or has no blocks.
     """
+
+    knows_layouts = True   # see `convnets.layouts`
 
     def __init__(self, config, n_class=1000, in_shape=(3, 224, 224), hidden=4096):
         blocks = _blocks(config)

@@ -12,6 +12,7 @@ finds cuDNN enabled. What Chainer documents keeps its meaning: ``use_cudnn``, ``
 ``_descriptors``    its descriptors of arrays and operations, and a cache of them
 ``_graphs``         convolutions as graphs of ``nvidia-cudnn-frontend``; plans
 ``_surface``        the functions of ``cupy.cudnn``
+``_fusion``         batch normalization, a sum and ReLU by one function
 ==================  ==============================================================
 
 Convolutions are graphs, because only those reach all of cuDNN's kernels for Hopper. Batch
@@ -75,7 +76,18 @@ def _stands_in(cuda):
     return isinstance(getattr(cuda, "cuda", None), Beside)
 
 
-SEAMS = dict.fromkeys(WITHOUT, keep_away)
+def fuse(module, execute):
+    """Seam: Chainer's functions, of which some wait for one another where this cuDNN is used."""
+    execute()
+    from chainer.backends import cuda
+
+    if _stands_in(cuda):
+        from rechainer.cudnn import _fusion
+
+        _fusion.install()
+
+
+SEAMS = dict.fromkeys(WITHOUT, keep_away) | {"chainer.functions": fuse}
 
 
 def status():

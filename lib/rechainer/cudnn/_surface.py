@@ -137,7 +137,13 @@ def _timed(pointers):
 
 # Batch normalization
 
-_BN = VALUES["CUDNN_BATCHNORM_OPS_BN"]
+def _behind(relu, add):
+    """Return what is done behind a normalization: cudnnBatchNormOps_t, and ReLU's descriptor."""
+    if not relu:
+        return VALUES["CUDNN_BATCHNORM_OPS_BN"], None
+    added = "ADD_" if add else ""
+    return (VALUES[f"CUDNN_BATCHNORM_OPS_BN_{added}ACTIVATION"],
+            describe.activation(VALUES["CUDNN_ACTIVATION_RELU"], 0.0))
 
 
 class _Normalized:
@@ -175,8 +181,12 @@ def _size(function, *arguments):
 
 def batch_normalization_forward_training_ex(
         x, gamma, beta, running_mean, running_var, mean, inv_std, eps, decay, is_for_conv2d,
-        cudnn_mode, debug, *, d_layout=NCHW):
+        cudnn_mode, debug, *, d_layout=NCHW, relu=False, z=None):
     """Normalize by a batch's statistics and update the running ones in place.
+
+    ``relu`` and ``z`` are not CuPy's: ``y`` is the ReLU of the normalized ``x``, with ``z`` added
+    to it before. cuDNN has that for float16 in NHWC, of channels that are a multiple of 4, in the
+    mode ``CUDNN_BATCHNORM_SPATIAL_PERSISTENT``.
 
     Returns
     -------
@@ -184,23 +194,24 @@ def batch_normalization_forward_training_ex(
         The first is for the backward function. ``mean`` and ``inv_std`` are written to the arrays
         given, if they are.
     """
-    x = _dense(x)
+    x, z = _dense(x), z if z is None else _dense(z)
     of = _Normalized(x, is_for_conv2d, d_layout)
     running = of.cast(running_mean, running_var)
     gamma, beta = of.cast(gamma, beta)
     y = cupy.empty(x.shape, x.dtype)
     mean = cupy.empty(gamma.shape, of.dtype) if mean is None else mean
     inv_std = cupy.empty(gamma.shape, of.dtype) if inv_std is None else inv_std
-    modes = get_handle(), cudnn_mode, _BN
-    size = _size("cudnnGetBatchNormalizationForwardTrainingExWorkspaceSize", *modes, of.maps, None,
-                 of.maps, of.channels, None)
+    ops, activation = _behind(relu, z is not None)
+    modes, of_z = (get_handle(), cudnn_mode, ops), None if z is None else of.maps
+    size = _size("cudnnGetBatchNormalizationForwardTrainingExWorkspaceSize", *modes, of.maps, of_z,
+                 of.maps, of.channels, activation)
     workspace = cupy.cuda.alloc(size)
     reserve = cupy.empty(_size("cudnnGetBatchNormalizationTrainingExReserveSpaceSize", *modes,
-                               None, of.maps), numpy.uint8)
+                               activation, of.maps), numpy.uint8)
     load().cudnnBatchNormalizationForwardTrainingEx(
-        *modes, of.one, of.zero, of.maps, x.data.ptr, None, None, of.maps, y.data.ptr,
+        *modes, of.one, of.zero, of.maps, x.data.ptr, of_z, _pointer(z), of.maps, y.data.ptr,
         of.channels, gamma.data.ptr, beta.data.ptr, 1 - decay, *map(_pointer, running), eps,
-        mean.data.ptr, inv_std.data.ptr, None, workspace.ptr, size,
+        mean.data.ptr, inv_std.data.ptr, activation, workspace.ptr, size,
         reserve.data.ptr, reserve.nbytes)
     for given, updated in zip((running_mean, running_var), running, strict=True):
         if given is not updated:
@@ -232,24 +243,34 @@ def batch_normalization_forward_inference(x, gamma, beta, mean, var, eps, is_for
 
 
 def batch_normalization_backward(x, gamma, gy, mean, inv_std, eps, is_for_conv2d, cudnn_mode,
-                                 debug, *, d_layout=NCHW, reserve_space=None):
-    """Return the gradients of ``x``, ``gamma`` and ``beta``."""
+                                 debug, *, d_layout=NCHW, reserve_space=None, y=None, beta=None,
+                                 add=False):
+    """Return the gradients of ``x``, ``gamma`` and ``beta``.
+
+    With ``y``, which is not CuPy's, of what was done with ``relu``: ``y`` is its result and
+    ``beta`` is needed; with ``add``, the gradient of ``z`` is returned behind the others.
+    """
     x, gy = _dense(x), _dense(gy)
     of = _Normalized(x, is_for_conv2d, d_layout)
     gamma, mean, inv_std = of.cast(gamma, mean, inv_std)
     gx = cupy.empty(x.shape, x.dtype)
     ggamma, gbeta = (cupy.empty(gamma.shape, of.dtype) for _ in range(2))
-    modes = get_handle(), cudnn_mode, _BN
-    size = _size("cudnnGetBatchNormalizationBackwardExWorkspaceSize", *modes, of.maps, None,
-                 of.maps, None, of.maps, of.channels, None)
+    gz = cupy.empty(x.shape, x.dtype) if add else None
+    ops, activation = _behind(y is not None, add)
+    if y is not None:
+        y, (beta,) = _dense(y), of.cast(beta)
+    of_y, of_z = (None if array is None else of.maps for array in (y, gz))
+    modes = get_handle(), cudnn_mode, ops
+    size = _size("cudnnGetBatchNormalizationBackwardExWorkspaceSize", *modes, of.maps, of_y,
+                 of.maps, of_z, of.maps, of.channels, activation)
     workspace = cupy.cuda.alloc(size)
     load().cudnnBatchNormalizationBackwardEx(
-        *modes, of.one, of.zero, of.one, of.zero, of.maps, x.data.ptr, None, None, of.maps,
-        gy.data.ptr, None, None, of.maps, gx.data.ptr, of.channels, gamma.data.ptr, None,
-        ggamma.data.ptr, gbeta.data.ptr, eps, mean.data.ptr, inv_std.data.ptr, None,
-        workspace.ptr, size, _pointer(reserve_space),
+        *modes, of.one, of.zero, of.one, of.zero, of.maps, x.data.ptr, of_y, _pointer(y), of.maps,
+        gy.data.ptr, of_z, _pointer(gz), of.maps, gx.data.ptr, of.channels, gamma.data.ptr,
+        _pointer(beta), ggamma.data.ptr, gbeta.data.ptr, eps, mean.data.ptr, inv_std.data.ptr,
+        activation, workspace.ptr, size, _pointer(reserve_space),
         0 if reserve_space is None else reserve_space.nbytes)
-    return gx, ggamma, gbeta
+    return (gx, ggamma, gbeta, gz) if add else (gx, ggamma, gbeta)
 
 
 # Pooling

@@ -28,9 +28,11 @@ def on_device(python, monkeypatch):
 @pytest.mark.parametrize("name", [
     "convolutions_2d", "convolutions_nd", "deconvolutions", "channels_last", "pooling",
     "batch_normalization", "batch_normalization_without_running_statistics",
-    "fixed_batch_normalization", "group_normalization", "activations", "softmax", "dropout",
-    "settings", "autotune", "autotune_without_a_plan_that_runs", "a_whole_network",
-    "training_steps", "recurrent_networks_keep_away", "nothing_is_left_in_cupy", "errors",
+    "fixed_batch_normalization", "fused_normalization", "fused_normalization_in_old_code",
+    "what_is_not_fused", "fused_normalization_refused", "waiting_variables",
+    "group_normalization", "activations", "softmax", "dropout", "settings", "autotune",
+    "autotune_without_a_plan_that_runs", "a_whole_network", "training_steps",
+    "recurrent_networks_keep_away", "nothing_is_left_in_cupy", "errors",
 ])
 def test_on_a_device_that_is_numpy(name, on_device):
     on_device(name)
@@ -63,8 +65,10 @@ def test_the_script_for_a_machine_with_a_gpu(bench, tmp_path):
         for peer in row["peers"].values():
             assert peer["milliseconds"] > 0
             assert peer["images_per_second"] > 0
-    assert [row["what"] for row in run["parts"]["ways to train"]] == ["fused optimizer",
-                                                                      "CUDA graph"]
+    assert [row["what"] for row in run["parts"]["ways to train"]] == [
+        "fused optimizer", "CUDA graph", "channels last, CIFAR", "fused normalization"]
+    assert {"batch normalization + ReLU", "batch normalization + sum + ReLU"} <= {
+        row["what"] for row in run["parts"]["operations"]}
 
 
 def test_a_part_that_breaks_or_hangs_leaves_the_others(bench, tmp_path, monkeypatch):

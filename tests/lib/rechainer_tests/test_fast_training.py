@@ -21,8 +21,11 @@ FAKE = Path(__file__).with_name("fake_gpu")
     "the_fused_optimizer",
     "data_sent_ahead",
     "channels_last",
+    "channels_last_changes_no_gradient",
+    "fused_normalization_is_as_exact",
     "predictions",
     "a_killed_run_continues_bit_for_bit",
+    "a_killed_run_continues_with_the_channels_last",
     "errors",
 ])
 def test_on_a_device_that_is_numpy(name, python, monkeypatch):

@@ -1,13 +1,16 @@
 """`convnets.train` with a recorded step, a fused optimizer and data sent ahead, on the device."""
 
+import collections
 import os
+import tempfile
 
 import fake_device  # noqa: F401  before Chainer
 
 # isort: split
 import convnets
-from convnets import cuda_graphs, data, devices, losses, models, training
+from convnets import cuda_graphs, data, devices, losses, models, precision, training
 from convnets.fused import Fused
+from convnets.layouts import use_channels_last
 
 import capture
 import chainer
@@ -16,6 +19,7 @@ import chainer.links as L
 import cudnn as frontend
 import cupy
 import numpy as np
+from chainer.backends import cuda
 
 TRAIN, TEST = data.mnist(70, 20)   # 14 steps of 16 images in three epochs
 OPTIONS = {"batch": 16, "epochs": 3, "schedule": "cosine", "weight_decay": 1e-3, "seed": 4,
@@ -164,11 +168,11 @@ def predictions():
 
 
 class Photos(chainer.datasets.TupleDataset):
-    """Coloured noise, 36 x 36, of ten classes."""
+    """Coloured noise of ten classes."""
 
-    def __init__(self, n):
+    def __init__(self, n, shape=(3, 36, 36)):
         rng = np.random.RandomState(5)
-        super().__init__(rng.rand(n, 3, 36, 36).astype("f"), rng.randint(0, 10, n).astype("i"))
+        super().__init__(rng.rand(n, *shape).astype("f"), rng.randint(0, 10, n).astype("i"))
 
 
 def residual():
@@ -190,20 +194,129 @@ def channels_last():
     close(found[2], found[1], 2e-5)
 
 
+FAST = "cudnn_fast_batch_normalization"
+#: Networks small enough, and the shape of their images. All train with the channels last.
+SMALL = {
+    "residual": (residual, (3, 36, 36)),
+    "residual with a bias": (
+        lambda: models.ResNet([1, 1, 1, 1], 10, width=1 / 16, stem_bias=True), (3, 36, 36)),
+    "CIFAR": (lambda: models.CifarResNet(8, width=1 / 2), (3, 12, 12)),
+    "plain": (lambda: models.CifarResNet(8, residual=False, width=1 / 4), (3, 12, 12)),
+    "VGG": (lambda: models.VGG(((4, 2), (8, 1), (4, 3)), 10, (3, 20, 20), hidden=16), (3, 20, 20)),
+}
+
+
+def one_step(build, shape, way, fast=False):
+    """Return the outputs and gradients of a step, and how many functions have which label."""
+    device = chainer.get_device("@cupy:0")
+    np.random.seed(2)
+    model = build()
+    model.to_device(device)
+    devices.seed(device, 3)      # of dropout
+    if "last" in way:
+        use_channels_last(model, device)
+    x = np.random.rand(6, *shape).astype("e" if "half" in way else "f")
+    if "half" in way:
+        precision.half(model)
+    labels = collections.Counter()
+    with chainer.using_config(FAST, fast), Labels(labels):
+        y = model(device.send(x))
+        model.cleargrads()
+        F.sum(y * y).backward(loss_scale=64)
+    grads = {name: cuda.to_cpu(p.grad) for name, p in model.namedparams()}
+    return {"y": cuda.to_cpu(y.array), **grads}, labels
+
+
+class Labels(chainer.FunctionHook):
+    """Counts functions, forward and backward, by label."""
+
+    name = "Labels"
+
+    def __init__(self, counts):
+        self.counts = counts
+
+    def forward_postprocess(self, function, in_data):
+        self.counts[function.label] += 1
+
+
+def channels_last_changes_no_gradient():
+    for name, (build, shape) in SMALL.items():
+        before = len(frontend.built)
+        expected, _ = one_step(build, shape, "plain")
+        between = len(frontend.built)
+        got, _ = one_step(build, shape, "channels last")
+        if "bias" in name:      # in front of a normalization a bias has none, but for rounding
+            assert abs(got.pop("/conv1/b")).max() < 1e-3
+            del expected["/conv1/b"]
+        used = [sum(is_channels_last(t) for g in part for t in g.tensors) for part in (
+            frontend.built[before:between], frontend.built[between:])]
+        assert used[0] == 0 < used[1], (name, used)
+        near(got, expected, 2e-5, name)
+
+
+def near(got, expected, tolerance, message):
+    for key, array in expected.items():
+        atol = tolerance * max(np.abs(array).max(), 1e-2)
+        np.testing.assert_allclose(got[key], array, rtol=0, atol=atol, err_msg=f"{message} {key}")
+
+
+def fused_normalization_is_as_exact():
+    """Of all normalizations of a network that ReLU follows, with a sum or without."""
+    for name, (build, shape) in SMALL.items():
+        exact, labels = one_step(build, shape, "channels last")
+        half, _ = one_step(build, shape, "channels last, half")
+        got, fused = one_step(build, shape, "channels last, half", fast=True)
+        assert distance(got, exact) < 2 * distance(half, exact), name
+        n_relu = labels["ReLU"] * bool(labels["BatchNormalization"])
+        assert fused["NormalizedReLU"] == fused["NormalizedReLUGrad"] == n_relu, (name, fused)
+        assert labels["BatchNormalization"] == n_relu + fused["BatchNormalization"], (name, fused)
+        assert fused["BatchNormalization"] == ("residual" in name) * 4, "those of the shortcuts"
+
+
+def distance(got, expected):
+    """Return |got - expected| / |expected| of all arrays together."""
+    return np.sqrt(sum(np.square(got[k].astype("d") - a).sum() for k, a in expected.items())
+                   / sum(np.square(a.astype("d")).sum() for a in expected.values()))
+
+
 def is_channels_last(tensor):
+    if "dim" not in tensor.settings:
+        return False     # what is between two operations of a graph
     dim, stride = tensor.settings["dim"], tensor.settings["stride"]
     return dim[1] > 1 and dim[2] * dim[3] > 1 and stride[1] == 1
 
 
 def a_killed_run_continues_bit_for_bit():
-    ways = [{}, {"fused": True}, {"prefetch": True}, {"cuda_graph": True, "prefetch": True},
-            {"cuda_graph": True, "precision": "mixed16", "optimizer": "momentum"}]
-    for number, way in enumerate(ways):
-        options = {**KINDS[0], **way}
-        whole, expected = trained(**options)
-        out = f"run{number}"
-        run = training.trainer(Network(), TRAIN, TEST, **{**OPTIONS, **options}, out=out)
-        run.extend(stop, trigger=(7, "iteration"))
+    for way in [{}, {"fused": True}, {"prefetch": True}, {"cuda_graph": True, "prefetch": True},
+                {"cuda_graph": True, "precision": "mixed16", "optimizer": "momentum"}]:
+        continues(Network, TRAIN, TEST, {**OPTIONS, **KINDS[0], **way}, stop_at=7)
+
+
+def a_killed_run_continues_with_the_channels_last():
+    options = {**OPTIONS, "batch": 8, "epochs": 2, "shift": 0, "channels_last": True}
+    half = {"optimizer": "momentum", "lr": 0.02, "precision": "mixed16"}
+    for name, way, fast in [("residual", {"optimizer": "adam", "lr": 0.003}, False),
+                            ("CIFAR", half, True),
+                            ("CIFAR", {**half, "cuda_graph": True, "prefetch": True}, True),
+                            ("VGG", {**half, "cuda_graph": True}, False)]:
+        build, shape = SMALL[name]
+
+        def network(build=build):
+            np.random.seed(1)
+            return build()
+
+        with chainer.using_config(FAST, fast), Labels(collections.Counter()) as labels:
+            continues(network, Photos(40, shape), Photos(10, shape), {**options, **way}, stop_at=7)
+        assert bool(labels.counts["NormalizedReLU"]) == fast
+
+
+def continues(build, train_set, test_set, options, stop_at):
+    """Check that a run that is killed ends like another: parameters, optimizer, log."""
+    expected, expected_log = finished(training.trainer(build(), train_set, test_set, **options))
+    assert any(name.startswith("optimizer/") and name.endswith(("/m", "/v")) for name in expected)
+    with tempfile.TemporaryDirectory() as out:
+        run = training.trainer(build(), train_set, test_set, **options, out=out)
+        run.extend(stop, trigger=(stop_at, "iteration"))
         try:
             run.run()
         except KeyboardInterrupt:
@@ -211,10 +324,20 @@ def a_killed_run_continues_bit_for_bit():
         else:
             raise AssertionError
         np.random.seed(77)
-        resumed = trained(**options, out=out, resume=True)
-        for name, array in whole.items():
-            np.testing.assert_array_equal(resumed[0][name], array, err_msg=f"{way} {name}")
-        assert resumed[1] == expected, way
+        got, got_log = finished(training.trainer(build(), train_set, test_set, **options, out=out,
+                                                 resume=True))
+    assert got.keys() == expected.keys()
+    for name, array in expected.items():
+        np.testing.assert_array_equal(got[name], array, err_msg=f"{options} {name}")
+    assert got_log == expected_log, options
+
+
+def finished(run):
+    """Return the arrays of a model and its optimizer after a run, and its log."""
+    run.run()
+    optimizer = run.updater.get_optimizer("main")
+    state = {f"optimizer/{name}": array for name, array in arrays(optimizer).items()}
+    return arrays(optimizer.target) | state, log(run)
 
 
 def stop(trainer):
@@ -246,6 +369,5 @@ def errors():
                                  chainer.get_device("@cupy:0"))
     steps = reported(smoothed, step.update, [8] * (cuda_graphs.WARM_UP + 1))
     message_of(cuda_graphs.GraphError, list, steps)
-    for model in (models.LeNet5(), models.ResNet20(), models.ResNet50(stem_bias=True)):
-        text = message_of(ValueError, trained, model, channels_last=True)
-        assert f"without stem_bias; {type(model).__name__} has" in text
+    text = message_of(ValueError, trained, models.LeNet5(), channels_last=True)
+    assert "is for residual networks, their plain twins and VGG; LeNet5 has parts" in text

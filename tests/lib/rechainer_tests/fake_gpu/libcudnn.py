@@ -165,21 +165,47 @@ def cudnnBatchNormalizationForwardInference(handle, mode, one, zero, of_x, x, of
     _put(of_y, y, gamma * (_array(of_x, x) - mean) / numpy.sqrt(var + eps) + beta)
 
 
+#: cudnnBatchNormOps_t: alone, with ReLU behind, with a sum and ReLU behind.
+ALONE, RELU, ADD_RELU = range(3)
+PERSISTENT = 2
+
+
+def _check_ops(mode, ops, of_x, of_z, activation):
+    """Complain of what cuDNN does not fuse, and of descriptors that are missing or too many."""
+    assert (of_z is None) == (ops != ADD_RELU)
+    if ops == ALONE:
+        assert activation is None
+        return
+    dtype, (_, channels, *_), strides = descriptors[of_x]
+    assert (mode, dtype, strides[1], channels % 4) == (PERSISTENT, "e", 1, 0)
+    assert descriptors[activation] == (1, 0)
+
+
+def _reserved(ops, of_x):
+    """Return the bytes kept for the gradient: of a sum, where it is positive."""
+    return RESERVE + (int(numpy.prod(descriptors[of_x][1])) if ops == ADD_RELU else 0)
+
+
+def _mask(reserve, of_x):
+    shape = descriptors[of_x][1]
+    return memory.at(reserve + RESERVE, "u1", [int(numpy.prod(shape))], [1]).reshape(shape)
+
+
 def cudnnGetBatchNormalizationForwardTrainingExWorkspaceSize(handle, mode, ops, of_x, of_z, of_y,
                                                              of_c, activation, size):
-    assert of_z is None
-    assert activation is None
+    _check_ops(mode, ops, of_x, of_z, activation)
     _write(size, WORKSPACE)
 
 
 def cudnnGetBatchNormalizationTrainingExReserveSpaceSize(handle, mode, ops, activation, of_x, size):
-    assert descriptors[of_x]
-    _write(size, RESERVE)
+    assert (activation is None) == (ops == ALONE)
+    _write(size, _reserved(ops, of_x))
 
 
 def cudnnGetBatchNormalizationBackwardExWorkspaceSize(handle, mode, ops, of_x, of_y, of_gy, of_gz,
                                                       of_gx, of_c, activation, size):
-    assert (of_y, of_gz, activation) == (None, None, None)
+    assert (of_y is None) == (ops == ALONE)
+    _check_ops(mode, ops, of_x, of_gz, activation)
     assert descriptors[of_c]
     _write(size, WORKSPACE)
 
@@ -189,7 +215,8 @@ def cudnnBatchNormalizationForwardTrainingEx(
         running_mean, running_var, eps, mean, inv_std, activation, workspace, workspace_size,
         reserve, reserve_size):
     _check(one, zero, of_x)
-    assert (workspace_size, reserve_size) == (WORKSPACE, RESERVE)
+    _check_ops(mode, ops, of_x, of_z, activation)
+    assert (workspace_size, reserve_size) == (WORKSPACE, _reserved(ops, of_x))
     assert workspace
     x = _array(of_x, x).astype("d")
     gamma, beta, running_mean, running_var, saved_mean, saved_inv_std = (
@@ -200,8 +227,12 @@ def cudnnBatchNormalizationForwardTrainingEx(
     saved_mean[...], saved_inv_std[...] = mean, 1 / numpy.sqrt(var + eps)
     running_mean[...] = running_mean * (1 - factor) + mean * factor
     running_var[...] = running_var * (1 - factor) + var * factor * m / max(m - 1, 1)
-    _put(of_y, y, gamma * (x - mean) / numpy.sqrt(var + eps) + beta)
+    values = gamma * (x - mean) / numpy.sqrt(var + eps) + beta
     ctypes.memset(reserve, 7, RESERVE)
+    if ops == ADD_RELU:
+        values += _array(of_z, z)
+        _mask(reserve, of_x)[...] = values > 0
+    _put(of_y, y, values if ops == ALONE else numpy.maximum(values, 0))
 
 
 def cudnnBatchNormalizationBackwardEx(
@@ -209,11 +240,19 @@ def cudnnBatchNormalizationBackwardEx(
         gx, of_c, gamma, beta, ggamma, gbeta, eps, mean, inv_std, activation, workspace,
         workspace_size, reserve, reserve_size):
     _check(one, zero, of_x)
+    _check_ops(mode, ops, of_x, of_gz, activation)
     assert workspace_size == WORKSPACE
-    if reserve is not None:
-        assert (ctypes.c_char * RESERVE).from_address(reserve).raw == b"\7" * reserve_size
+    if reserve is not None or ops != ALONE:
+        assert reserve_size == _reserved(ops, of_x)
+        assert (ctypes.c_char * RESERVE).from_address(reserve).raw == b"\7" * RESERVE
     x, gy = _array(of_x, x).astype("d"), _array(of_gy, gy).astype("d")
     gamma, mean, inv_std = (_array(of_c, a) for a in (gamma, mean, inv_std))
+    if ops == RELU:
+        assert beta
+        gy = gy * (_array(of_y, y) > 0)
+    if ops == ADD_RELU:
+        gy = gy * _mask(reserve, of_x)
+        _put(of_gz, gz, gy)
     axes = _axes(mode)
     x_hat = (x - mean) * inv_std
     m = x.size // mean.size

@@ -201,6 +201,221 @@ def fixed_batch_normalization():
                 ["cudnnBatchNormalizationForwardInference"])
 
 
+LAST = chainer.memory_layouts.CUDNN_CHANNEL_LAST_X
+
+
+class Normalizing(chainer.Chain):
+    """Maps of float16 with the channels last through a normalization, in one of several ways."""
+
+    def __init__(self, way, n_channels=8):
+        super().__init__()
+        self.way = way
+        rng = np.random.RandomState(13)
+        with self.init_scope():
+            self.bn = L.BatchNormalization(n_channels, dtype=np.float32)
+            self.other = L.BatchNormalization(n_channels, dtype=np.float32)
+        for link in self.children():
+            link.gamma.array[...] = rng.rand(n_channels) + 0.5
+            link.beta.array[...] = rng.randn(n_channels)
+
+    def forward(self, x, z):
+        return self.way(self, x, z)
+
+
+def read_twice(net, x, z):
+    h = net.bn(x)
+    return F.relu(h) + h * 2 + z
+
+
+def read_shape(net, x, z):
+    h = net.bn(x)
+    return F.relu(h * h.shape[1])
+
+
+def doubled(net, x, z):
+    h = net.bn(x)
+    return F.relu(h + h)
+
+
+def two_sums(net, x, z):
+    h = net.bn(x)
+    return F.relu(h + z) + F.relu(h + x)
+
+
+def sum_of_sums(net, x, z):
+    h = net.bn(x)
+    return F.relu(h + (h + z))
+
+
+def read_before(net, x, z):
+    h = net.bn(x) + z
+    h.retain_data()
+    return F.relu(h)
+
+
+#: Way through a network -> names of the functions forward, in order.
+WAYS = {
+    "relu": (lambda net, x, z: F.relu(net.bn(x)), ["NormalizedReLU"]),
+    "add": (lambda net, x, z: F.relu(net.bn(x) + z), ["NormalizedReLU"]),
+    "added": (lambda net, x, z: F.relu(z + net.bn(x)), ["NormalizedReLU"]),
+    "two": (lambda net, x, z: F.relu(net.bn(x) + net.other(z)),
+            ["BatchNormalization", "NormalizedReLU"]),
+    "row": (lambda net, x, z: F.relu(net.other(F.relu(net.bn(x)))), ["NormalizedReLU"] * 2),
+    "shape": (read_shape, ["BatchNormalization", "_ * 8", "ReLU"]),
+    "alone": (lambda net, x, z: net.bn(x), ["BatchNormalization"]),
+    "twice": (read_twice, ["NormalizedReLU", "BatchNormalization", "_ * 2", "_ + _", "_ + _"]),
+    "doubled": (doubled, ["BatchNormalization", "_ + _", "ReLU"]),
+    "two sums": (two_sums, ["NormalizedReLU"] * 2 + ["_ + _"]),
+    "sum of sums": (sum_of_sums, ["BatchNormalization", "_ + _", "_ + _", "ReLU"]),
+    "before": (read_before, ["BatchNormalization", "_ + _", "ReLU"]),
+}
+
+
+class Labels(chainer.FunctionHook):
+    name = "Labels"
+
+    def __init__(self):
+        self.seen = []
+
+    def forward_postprocess(self, function, in_data):
+        self.seen.append(function.label)
+
+
+def normalized(way, fast, n_channels=8):
+    """Return the functions of a way forward, y, the gradients and the statistics."""
+    rng = np.random.RandomState(14)
+    x, z = (chainer.Variable(GPU.send(rng.randn(3, n_channels, 4, 5).astype("e")))
+            for _ in range(2))
+    net = Normalizing(way, n_channels)
+    net.to_device(GPU)
+    with chainer.using_config("cudnn_fast_batch_normalization", fast):
+        inputs = [v.as_layout(LAST) for v in (x, z)]
+        with Labels() as labels:
+            y = net(*inputs)
+            y.shape  # noqa: B018
+            y.node  # noqa: B018
+        y = y.as_layout(None)
+        y.grad = GPU.send(rng.randn(*y.shape).astype("e"))
+        y.backward()
+    arrays = {"y": y.array, "gx": x.grad, "gz": z.grad}
+    for path, param in net.namedparams():
+        arrays[path] = param.grad
+    for link in net.children():
+        arrays |= {f"{link.name}/mean": link.avg_mean, f"{link.name}/var": link.avg_var}
+    return labels.seen, {k: None if a is None else cuda.to_cpu(a) for k, a in arrays.items()}
+
+
+def fused_normalization():
+    """One kernel gives what three give, and only where nobody else looks at what is between."""
+    for name, (way, labels) in WAYS.items():
+        plain_labels, plain = normalized(way, fast=False)
+        assert "NormalizedReLU" not in plain_labels
+        seen, got = normalized(way, fast=True)
+        assert seen == labels, (name, seen)
+        for key, expected in plain.items():
+            if expected is None:
+                assert got[key] is None, (name, key)
+                continue
+            atol = 5e-4 if "/" in key and key[0] != "/" else 4e-3 * max(1, np.abs(expected).max())
+            np.testing.assert_allclose(got[key], expected, rtol=0, atol=atol,
+                                       err_msg=f"{name} {key}")
+
+
+def fused_normalization_in_old_code():
+    """Chainer's configuration alone, and a model that knows nothing of layouts or kernels."""
+    with chainer.using_config("compute_mode", "cudnn_fast"), \
+            chainer.using_config("dtype", chainer.mixed16):
+        model = chainer.Sequential(
+            L.Convolution2D(4, 8, 3, nobias=True), L.BatchNormalization(8), F.relu,
+            L.Convolution2D(8, 4, 3, nobias=True), L.BatchNormalization(4), F.relu)
+    model.to_device(GPU)
+    x = GPU.send(np.random.RandomState(17).rand(2, 4, 9, 9).astype("e"))
+    with chainer.using_config("cudnn_fast_batch_normalization", True), Labels() as labels:
+        y = model(chainer.Variable(x).as_layout(LAST)).as_layout(None)
+        model.cleargrads()
+        F.sum(y).backward()
+    assert labels.seen.count("NormalizedReLU") == labels.seen.count("NormalizedReLUGrad") == 2
+    assert all(p.grad_var is not None for p in model.params())
+
+
+def what_is_not_fused():
+    relu = WAYS["relu"][0]
+    assert normalized(relu, True, n_channels=6)[0] == ["BatchNormalization", "ReLU"]
+    net = Normalizing(None)
+    net.to_device(GPU)
+    x = np.random.RandomState(15).randn(3, 8, 4, 5)
+    with chainer.using_config("cudnn_fast_batch_normalization", True), Labels() as labels:
+        F.relu(net.bn(GPU.send(x.astype("e"))))                     # channels first
+        F.relu(net.bn(chainer.Variable(GPU.send(x.astype("f"))).as_layout(LAST)))
+        with chainer.using_config("train", False):
+            F.relu(net.bn(GPU.send(x.astype("e"))))
+        with chainer.using_config("debug", True):
+            F.relu(net.bn(chainer.Variable(GPU.send(x.astype("e"))).as_layout(LAST)))
+    assert "NormalizedReLU" not in labels.seen
+
+
+def fused_normalization_refused():
+    """Where cuDNN has no such kernel after all, Chainer's functions take turns."""
+    import warnings
+
+    from rechainer.cudnn import _fusion, _library
+
+    ordinary = _fusion._surface.batch_normalization_forward_training_ex
+
+    def fail(*args, relu=False, **kwargs):
+        if relu:
+            raise _library.Failure("CUDNN_STATUS_NOT_SUPPORTED")
+        return ordinary(*args, **kwargs)
+
+    _fusion._surface.batch_normalization_forward_training_ex = fail
+    for name in ("relu", "add"):
+        way, _ = WAYS[name]
+        _, expected = normalized(way, fast=False)
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always")
+            for _ in range(2):
+                seen, got = normalized(way, fast=True)
+                assert seen[-1] == "ReLU", seen
+        told = [str(w.message) for w in caught if "calculated in turn" in str(w.message)]
+        assert len(told) == 1, caught
+        for key, array in expected.items():
+            if array is not None:
+                np.testing.assert_allclose(got[key], array, atol=4e-3, err_msg=key)
+
+
+def waiting_variables():
+    """What waits is a variable like any other."""
+    import copy
+
+    net = Normalizing(None)
+    net.to_device(GPU)
+    x = chainer.Variable(GPU.send(np.random.RandomState(16).randn(3, 8, 4, 5).astype("e")))
+    with chainer.using_config("cudnn_fast_batch_normalization", True):
+        def wait():
+            return net.bn(x.as_layout(LAST))
+
+        assert wait().shape == (3, 8, 4, 5)
+        h = wait()
+        assert copy.copy(h).raw_array is h.raw_array
+        assert h.dtype == np.float16
+        assert h.node.get_variable() is h
+        assert h.layout == LAST
+        h = wait()
+        assert not hasattr(h, "nonsense")
+        with chainer.no_backprop_mode():
+            h = wait()
+        assert h.creator is None
+        assert F.relu(h).creator is not None   # of its own, as ever
+        with chainer.no_backprop_mode():
+            h = wait()
+        y = F.relu(h)
+        assert type(y.creator).__name__ == "ReLU"
+        y = F.sum(F.relu(wait()).as_layout(None))
+        y.backward(enable_double_backprop=True)
+        message = message_of(RuntimeError, F.sum(x.grad_var).backward)
+    assert "no second derivatives" in message
+
+
 def group_normalization():
     rng = np.random.RandomState(6)
     x, gamma, beta = rng.randn(3, 6, 4, 5), rng.rand(6) + 1, rng.randn(6)

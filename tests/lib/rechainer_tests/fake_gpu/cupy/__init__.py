@@ -37,6 +37,9 @@ class ndarray(numpy.ndarray):
         assert array.dtype == self.dtype
         self[...] = array
 
+    def scatter_add(self, slices, values):
+        capture.written(numpy.add.at)(*_on_host((self,)), slices, *_on_host((values,)))
+
     def reduced_view(self):
         return self
 
