@@ -305,7 +305,6 @@ def _tiles(y_shape):
     return y_shape[0], *(-(-s // TILE) for s in y_shape[2:])
 
 
-
 class Way:
     """Sums along one axis of maps, the same in all channels: a convolution for each row of numbers.
 
