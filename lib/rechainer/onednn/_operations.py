@@ -101,10 +101,6 @@ class Convolution:
         return primitive, Weights(self, description)
 
     @functools.cached_property
-    def _tiled(self):
-        return _winograd.Winograd(self.x_shape, self.w_shape, self.y_shape, self.pad)
-
-    @functools.cached_property
     def is_pointwise(self):
         return is_pointwise(self.x_shape, self.w_shape, self.y_shape, self.stride, self.pad)
 
@@ -113,10 +109,8 @@ class Convolution:
         """What computes y without oneDNN, if that is better."""
         if self.is_pointwise:
             return Pointwise(self.x_shape, self.y_shape, self.stride).forward
-        if _winograd.is_better(self.x_shape, self.w_shape, self.y_shape, self.stride, self.pad,
-                               self.dilate):
-            return self._tiled.forward
-        return None
+        form = _winograd.best_form(self.x_shape, self.w_shape, self.y_shape, *self._windows)
+        return form and self._tiled(form).forward
 
     @functools.cached_property
     def backward_data_otherwise(self):
@@ -125,19 +119,25 @@ class Convolution:
             return Pointwise(self.x_shape, self.y_shape, self.stride).backward_data
         o, c, *window = self.w_shape
         behind = tuple(2 - p for p in self.pad)
-        if _winograd.is_better(self.y_shape, (c, o, *window), self.x_shape, self.stride, behind,
-                               self.dilate):
-            return self._tiled.backward_data
-        return None
+        form = _winograd.best_form(self.y_shape, (c, o, *window), self.x_shape, self.stride,
+                                   behind, self.dilate)
+        return form and self._tiled(form).backward_data
 
     @functools.cached_property
     def backward_weights_otherwise(self):
         """What computes the gradient with respect to w without oneDNN, if that is better."""
-        shapes = self.x_shape, self.w_shape, self.y_shape
-        windows = self.stride, self.pad, self.dilate
-        if _winograd.is_better(*shapes, *windows):
-            return self._tiled.backward_weights
-        return WeightGradient(*shapes, *windows) if is_better(*shapes, *windows) else None
+        arguments = self.x_shape, self.w_shape, self.y_shape, *self._windows
+        form = _winograd.best_form(*arguments)
+        if form:
+            return self._tiled(form).backward_weights
+        return WeightGradient(*arguments) if is_better(*arguments) else None
+
+    @property
+    def _windows(self):
+        return self.stride, self.pad, self.dilate
+
+    def _tiled(self, form):
+        return _winograd.Winograd(form, self.x_shape, self.y_shape, self.pad)
 
     @functools.cached_property
     def _backward_weights(self):

@@ -47,15 +47,16 @@ class Weights:
         grouped = (groups, len(w) // groups, *w.shape[1:]) if groups > 1 else w.shape
         self.layout = Layout.dense(grouped)
         self._orders = [(self.layout, as_dense(w))]
-        self._lock = threading.Lock()
+        self._at_points, self._lock = {}, threading.Lock()
 
-    @functools.cached_property
-    def at_points(self):
-        """The weights for `Tiled`, (36, C, O)."""
-        u = _winograd.at_points(self.plain)
-        turned = aligned(u.nbytes).view(FLOAT).reshape(len(u), *u.shape[:0:-1])
-        turned[...] = u.transpose(0, 2, 1)
-        return turned
+    def at_points(self, form):
+        """Return the weights for `Tiled` in a form, (points, C, O)."""
+        if form not in self._at_points:
+            u = _winograd.at_points(form, self.plain)
+            turned = aligned(u.nbytes).view(FLOAT).reshape(len(u), *u.shape[:0:-1])
+            turned[...] = u.transpose(0, 2, 1)
+            self._at_points[form] = turned
+        return self._at_points[form]
 
     @property
     def plain(self):
@@ -157,23 +158,24 @@ class Program:
 
     def convolution(self, x, weights, y_shape, stride, pad, dilate, add=None, activation=None):
         """Add a convolution, what is added to it, and an activation."""
-        if _winograd.is_better(x.shape, weights.shape, y_shape, stride, pad, dilate,
-                               _winograd.READ):
-            if add is None:
-                return self._tiled(x, weights, y_shape, pad, activation)
-            return self.add(self._tiled(x, weights, y_shape, pad), add, activation)
+        form = _winograd.best_form(x.shape, weights.shape, y_shape, stride, pad, dilate,
+                                   _winograd.READ)
+        if form and add is None:
+            return self._tiled(form, x, weights, y_shape, pad, activation)
+        if form:
+            return self.add(self._tiled(form, x, weights, y_shape, pad), add, activation)
         c = Convolution(x.shape, weights.shape, y_shape, stride, pad, dilate)
         post_ops = PostOps(add and add.layout, activation)
         description = Description("convolution_forward", FORWARD_INFERENCE, DIRECT, c.x, c.any_w,
                                   c.b, c.y, *c.geometry, post_ops=post_ops)
         return self._weighted(description, x, weights, y_shape, add)
 
-    def _tiled(self, x, weights, y_shape, pad, activation=None):
+    def _tiled(self, form, x, weights, y_shape, pad, activation=None):
         y = Value(y_shape)
-        tiled = _winograd.Tiled(x.shape, y_shape, pad, True, activation)
+        tiled = _winograd.Tiled(form, x.shape, y_shape, pad, True, activation)
         scratch = [Value((size,)) for size in tiled.sizes]
         self.steps.append(Step(tiled, (x,), (y, *scratch),
-                               (x, weights.at_points, weights.b, y, *scratch)))
+                               (x, weights.at_points(form), weights.b, y, *scratch)))
         return y
 
     def linear(self, x, weights, add=None, activation=None):

@@ -1,15 +1,18 @@
-"""Convolutions of 3 x 3 windows with a quarter of the multiplications, after Winograd.
+"""Convolutions of 3 x 3 windows with a quarter of the multiplications or less, after Winograd.
 
 A tile of 4 x 4 results is a polynomial product, whose 6 x 6 values at chosen points take 36
-multiplications instead of 144. The values at the points are sums along columns, then along rows, of
-the same few numbers in each channel: convolutions that oneDNN has, channel by channel. So are
-the results, from the products; and between them lies a matrix product at each point, tiles
-times weights.
+multiplications instead of 144; 5 x 5 results, of which three times three cover 14 x 14 pixels, take
+49 instead of 225. (6 x 6 would take 64 instead of 324, but lose more on the way than they gain.)
+The values at the points are sums along columns, then along rows, of the same few numbers in each
+channel: convolutions that oneDNN has, channel by channel. So are the results, from the products;
+and between them lies a matrix product at each point, tiles times weights.
 
 A. Lavin, S. Gray: Fast Algorithms for Convolutional Neural Networks, 2016, arXiv:1509.09308.
-Rounding errors are some ten times those of a direct convolution (3e-6 of the result's norm).
+Rounding errors are some ten times those of a direct convolution (2e-6 to 4e-6 of the result's
+norm).
 """
 
+import functools
 import itertools
 import math
 
@@ -38,24 +41,56 @@ from rechainer.onednn._products import threads
 
 import numpy
 
-#: Results of a tile, and what they are computed from, in each direction.
-TILE, SIZE = 4, 6
 
-#: To the points 0, 1, -1, 2, -2 and infinity: of maps (B^T), of windows (G); and back (A^T).
-AT_POINTS = ((4, 0, -5, 0, 1, 0), (0, -4, -4, 1, 1, 0), (0, 4, -4, -1, 1, 0),
-             (0, -2, -1, 2, 1, 0), (0, 2, -1, -2, 1, 0), (0, 4, 0, -5, 0, 1))
-WINDOW_AT_POINTS = ((1 / 4, 0, 0), (-1 / 6, -1 / 6, -1 / 6), (-1 / 6, 1 / 6, -1 / 6),
-                    (1 / 24, 1 / 12, 1 / 6), (1 / 24, -1 / 12, 1 / 6), (0, 0, 1))
-FROM_POINTS = ((1, 1, 1, 1, 1, 0), (0, 1, -1, 2, -2, 0), (0, 1, 1, 4, 4, 0), (0, 1, -1, 8, -8, 1))
+class Form:
+    """Tiles of a size, and the numbers in their sums.
 
-#: Gradients of results at the points (A).
-GRADIENT_AT_POINTS = tuple(zip(*FROM_POINTS, strict=True))
+    Parameters
+    ----------
+    points : tuple of float
+        Where the polynomials are evaluated, besides infinity.
 
-POINTS = SIZE * SIZE
+    Attributes
+    ----------
+    tile, size, points : int
+        Results of a tile in each direction, what they are computed from, and values in both.
+    to_points, back, gradient_to_points : numpy.ndarray
+        Of maps to the points (B^T), from there to results (A^T), of gradients to the points (A).
+    windows : numpy.ndarray, shape (size, 3)
+        Of windows (G).
+    """
 
-#: Rows, then columns, of windows at the points: (36, 9). Points are in the order of columns.
-G = numpy.kron(WINDOW_AT_POINTS, WINDOW_AT_POINTS).reshape(SIZE, SIZE, 9).transpose(
-    1, 0, 2).reshape(POINTS, 9).astype(FLOAT)
+    def __init__(self, *points):
+        self.tile, self.size = len(points) - 1, len(points) + 1
+        self.points = self.size ** 2
+        others = [[q for q in points if q != p] for p in points]
+        rows = [numpy.poly(roots)[::-1] for roots in (*others, points)]
+        self.to_points = numpy.array([[*row, 0][:self.size] for row in rows])
+        self.gradient_to_points = numpy.vander((*points, 0), self.tile, increasing=True)
+        self.gradient_to_points[-1] = numpy.eye(self.tile)[-1]
+        self.back = self.gradient_to_points.T
+        scale = [[math.prod(p - q for q in roots)] for p, roots in zip(points, others, strict=True)]
+        self.windows = numpy.vstack([
+            numpy.vander(points, 3, increasing=True) / scale, [[0, 0, 1]]])
+
+    @functools.cached_property
+    def windows_in_both(self):
+        """(size^2, 9), of rows, then columns, of windows; points are in the order of columns."""
+        both = numpy.kron(self.windows, self.windows).reshape(self.size, self.size, 9)
+        return both.transpose(1, 0, 2).reshape(self.points, 9).astype(FLOAT)
+
+    def tiles(self, y_shape):
+        """Return the numbers of images, and of rows and columns of tiles in each."""
+        return y_shape[0], *(-(-s // self.tile) for s in y_shape[2:])
+
+    def cost(self, o, c, y_shape, fixed):
+        """Return how many multiplications it is worth in time; `fixed` in tiles."""
+        tiles = math.prod(self.tiles(y_shape))
+        products, ways = (tiles + fixed) * o * c, tiles * WAY * self.points * (o + c)
+        return self.points * (products + ways) + CALL * threads()
+
+
+FORMS = Form(0, 1, -1, 2, -2), Form(0, 1, -1, 2, -2, 1 / 2)
 
 #: Bytes of what is in hand at the points at a time: few enough for the processor's cache; of
 #: gradients of weights more, because products are faster whose sums are long.
@@ -65,13 +100,13 @@ PIECE, SUM_PIECE = 1 << 22, 1 << 24
 ADVANTAGE = 1.1
 
 #: What a call costs apart from its products, in multiplications: for each thread, which waits for
-#: the others some forty times, and for each channel of a tile on the way to the points or back; in
-#: tiles, of reading the weights and computing them.
-CALL, WAY, READ, TRANSFORM = 4e6, 1700, 16, 32
+#: the others some forty times, and, on the way to the points or back, for each value and each that
+#: it is a sum of; in tiles, of reading the weights and computing them.
+CALL, WAY, READ, TRANSFORM = 4e6, 1.3, 16, 32
 
 
-def is_better(x_shape, w_shape, y_shape, stride, pad, dilate, fixed=READ + TRANSFORM):
-    """Tell whether to compute a convolution so; see `Convolution`.
+def best_form(x_shape, w_shape, y_shape, stride, pad, dilate, fixed=READ + TRANSFORM):
+    """Return the `Form` to compute a convolution in, None for a direct one; see `Convolution`.
 
     Parameters
     ----------
@@ -80,46 +115,51 @@ def is_better(x_shape, w_shape, y_shape, stride, pad, dilate, fixed=READ + TRANS
     """
     if not (tuple(w_shape[2:]) == (3, 3) and tuple(stride) == tuple(dilate) == (1, 1)
             and (y_shape[1], x_shape[1]) == tuple(w_shape[:2])
-            and all(p in (0, 1, 2) and TILE <= y == x + 2 * p - 2 for x, y, p in zip(
+            and all(p in (0, 1, 2) and y == x + 2 * p - 2 for x, y, p in zip(
                 x_shape[2:], y_shape[2:], pad, strict=True))):
-        return False
-    (o, c), tiles = w_shape[:2], math.prod(_tiles(y_shape))
-    operations = (tiles + fixed) * POINTS * o * c + tiles * WAY * (o + c) + CALL * threads()
-    return 9 * o * c * y_shape[0] * math.prod(y_shape[2:]) > ADVANTAGE * operations
+        return None
+    o, c = w_shape[:2]
+    direct = 9 * o * c * y_shape[0] * math.prod(y_shape[2:])
+    costs = {form: form.cost(o, c, y_shape, fixed) for form in FORMS
+             if form.tile <= min(y_shape[2:])}
+    form = min(costs, key=costs.get, default=None)
+    return form if form and direct > ADVANTAGE * costs[form] else None
 
 
-def at_points(w, is_rotated=False):
-    """Return weights (O, C, 3, 3), rotated by half a turn or not, at the points: (36, O, C)."""
+def at_points(form, w, is_rotated=False):
+    """Return weights (O, C, 3, 3), rotated by half a turn or not, at the points: (size^2, O, C)."""
     o, c = w.shape[:2]
-    u = _memory.empty((POINTS, o, c), FLOAT)
-    matrix = numpy.ascontiguousarray(G[:, ::-1]) if is_rotated else G
-    _product((1, POINTS, 9), (1, 9, o * c), None, (9 * o * c, 1, 9))(matrix, as_dense(w), u)
+    u = _memory.empty((form.points, o, c), FLOAT)
+    matrix = form.windows_in_both
+    matrix = numpy.ascontiguousarray(matrix[:, ::-1]) if is_rotated else matrix
+    _product((1, form.points, 9), (1, 9, o * c), None, (9 * o * c, 1, 9))(matrix, as_dense(w), u)
     return u
 
 
 class Winograd:
-    """A convolution, and its gradients, of given shapes; see `Convolution`."""
+    """A convolution, and its gradients, of given shapes in a given form; see `Convolution`."""
 
-    def __init__(self, x_shape, w_shape, y_shape, pad):
-        self.x_shape, self.w_shape, self.y_shape, self.pad = x_shape, w_shape, y_shape, tuple(pad)
+    def __init__(self, form, x_shape, y_shape, pad):
+        self.form, self.x_shape, self.y_shape, self.pad = form, x_shape, y_shape, tuple(pad)
 
     def forward(self, x, w, b=None, y=None, activation=None):
         """Return y, written to the array given, which has its channels last."""
         y = empty(self.y_shape) if y is None else y
-        tiled = _tiled(self.x_shape, self.y_shape, self.pad, b is not None, activation, True)
-        tiled(x, at_points(w), b, y)
+        tiled = _tiled(self.form, self.x_shape, self.y_shape, self.pad, b is not None, activation,
+                       True)
+        tiled(x, at_points(self.form, w), b, y)
         return y
 
     def backward_data(self, w, gy, gx=None):
         """Return the gradient with respect to x, written to `gx`: a convolution, too."""
         gx = empty(self.x_shape) if gx is None else gx
-        tiled = _tiled(self.y_shape, self.x_shape, tuple(2 - p for p in self.pad))
-        tiled(gy, at_points(w, is_rotated=True), None, gx)
+        tiled = _tiled(self.form, self.y_shape, self.x_shape, tuple(2 - p for p in self.pad))
+        tiled(gy, at_points(self.form, w, is_rotated=True), None, gx)
         return gx
 
     def backward_weights(self, x, gy):
         """Return the gradient with respect to w."""
-        return _tiled_sum(self.x_shape, self.y_shape, self.pad)(x, gy)
+        return _tiled_sum(self.form, self.x_shape, self.y_shape, self.pad)(x, gy)
 
 
 class Tiled:
@@ -127,25 +167,27 @@ class Tiled:
 
     Parameters
     ----------
+    form : Form
     x_shape, y_shape : tuple of int
     pad : pair of int
     has_bias : bool
     activation : str, optional
         A key of `ALGORITHMS`.
     is_turned : bool
-        Whether the weights are (36, O, C), which takes a little longer than (36, C, O).
+        Whether the weights are (points, O, C), which takes a little longer than (points, C, O).
     """
 
-    def __init__(self, x_shape, y_shape, pad, has_bias=False, activation=None, is_turned=False):
+    def __init__(self, form, x_shape, y_shape, pad, has_bias=False, activation=None,
+                 is_turned=False):
         self._has_bias, (c, o) = has_bias, (x_shape[1], y_shape[1])
         order = (c * o, 1, c) if is_turned else (c * o, o, 1)
         self._sequence, first, second = Sequence(), [], []
-        for piece in _pieces(x_shape, y_shape, pad, PIECE):
-            values = POINTS, piece.tiles, c
-            first += piece.sums, POINTS * piece.tiles * o
-            second += math.prod(values), TILE * SIZE * piece.tiles * o
+        for piece in _pieces(form, x_shape, y_shape, pad, PIECE):
+            values = form.points, piece.tiles, c
+            first += piece.sums, form.points * piece.tiles * o
+            second += math.prod(values), form.tile * form.size * piece.tiles * o
             piece.to_points(self._sequence, X, FIRST, SECOND)
-            self._sequence.add(_new_product(values, (POINTS, c, o), None, order),
+            self._sequence.add(_new_product(values, (form.points, c, o), None, order),
                                (SECOND, 0), (U, 0), (FIRST, 0))
             piece.from_points(self._sequence, FIRST, SECOND, Y, has_bias, activation)
         #: How many numbers it wants to work in, in two arrays.
@@ -174,11 +216,11 @@ class Tiled:
 class TiledSum:
     """The gradient of a convolution with respect to its weights."""
 
-    def __init__(self, x_shape, y_shape, pad):
-        self._shape = o, c = y_shape[1], x_shape[1]
-        self._sequence, sizes = Sequence(), []
-        for i, piece in enumerate(_pieces(x_shape, y_shape, pad, SUM_PIECE)):
-            values, gradients = (POINTS, piece.tiles, c), (POINTS, o, piece.tiles)
+    def __init__(self, form, x_shape, y_shape, pad):
+        self._form, (o, c) = form, (y_shape[1], x_shape[1])
+        self._shape, self._sequence, sizes = (o, c), Sequence(), []
+        for i, piece in enumerate(_pieces(form, x_shape, y_shape, pad, SUM_PIECE)):
+            values, gradients = (form.points, piece.tiles, c), (form.points, o, piece.tiles)
             sizes.append((piece.sums, math.prod(values), math.prod(gradients)))
             piece.to_points(self._sequence, X, FIRST, SECOND)
             piece.gradient_to_points(self._sequence, Y, FIRST, THIRD)
@@ -190,10 +232,11 @@ class TiledSum:
     def __call__(self, x, gy):
         """Return the gradient (O, C, 3, 3), C-contiguous."""
         x, gy, (o, c) = as_channels_last(x), as_channels_last(gy), self._shape
-        total, gw = _memory.empty((POINTS, o, c), FLOAT), _memory.empty((9, o * c), FLOAT)
+        points, windows = self._form.points, self._form.windows_in_both
+        total, gw = _memory.empty((points, o, c), FLOAT), _memory.empty((9, o * c), FLOAT)
         scratch = [_memory.empty((size,), FLOAT) for size in self.sizes]
         self._sequence.bind(x, total, gy, *scratch)()
-        _product((1, 9, POINTS), (1, POINTS, o * c), (9 * POINTS, 1, 9))(G, total, gw)
+        _product((1, 9, points), (1, points, o * c), (9 * points, 1, 9))(windows, total, gw)
         result = _memory.empty((o, c, 3, 3), FLOAT)
         copy(gw.reshape(3, 3, o, c).transpose(2, 3, 0, 1), result)
         return result
@@ -211,19 +254,21 @@ class Piece:
 
     Parameters
     ----------
+    form : Form
     x_shape, y_shape : tuple of int
     pad : pair of int
     images, lines : slice
         Which images, and which rows of tiles of each.
     """
 
-    def __init__(self, x_shape, y_shape, pad, images, lines):
+    def __init__(self, form, x_shape, y_shape, pad, images, lines):
+        self.form, tile = form, form.tile
         self.n, self.c, self.o = images.stop - images.start, x_shape[1], y_shape[1]
-        self.grid = lines.stop - lines.start, _tiles(y_shape)[2]
+        self.grid = lines.stop - lines.start, form.tiles(y_shape)[2]
         self.tiles = self.n * math.prod(self.grid)
-        begin = lines.start * TILE - pad[0]
-        x_rows = slice(max(0, begin), min(x_shape[2], lines.stop * TILE - pad[0] + 2))
-        y_rows = slice(lines.start * TILE, min(y_shape[2], lines.stop * TILE))
+        begin = lines.start * tile - pad[0]
+        x_rows = slice(max(0, begin), min(x_shape[2], lines.stop * tile - pad[0] + 2))
+        y_rows = slice(lines.start * tile, min(y_shape[2], lines.stop * tile))
         self.x_size, self.y_size = ((rows.stop - rows.start, shape[3]) for rows, shape in (
             (x_rows, x_shape), (y_rows, y_shape)))
         self.pad = x_rows.start - begin, pad[1]
@@ -235,62 +280,63 @@ class Piece:
     @property
     def sums(self):
         """How many numbers there are halfway to the points, of maps and of gradients."""
-        return SIZE * self.n * self.grid[0] * max(self.c * self.x_size[1], self.o * self.y_size[1])
+        columns = max(self.c * self.x_size[1], self.o * self.y_size[1])
+        return self.form.size * self.n * self.grid[0] * columns
 
     def to_points(self, sequence, x, sums, values):
-        """Add what computes maps at the points: (36, tiles, C)."""
-        self._to_points(sequence, AT_POINTS, self.c, self.x_size, self.pad, (x, self.x_start),
+        """Add what computes maps at the points: (size^2, tiles, C)."""
+        self._to_points(sequence, "to_points", self.c, self.x_size, self.pad, (x, self.x_start),
                         sums, values)
 
     def gradient_to_points(self, sequence, gy, sums, values):
-        """Add what computes the gradient of the results at the points: (36, tiles, O)."""
-        self._to_points(sequence, GRADIENT_AT_POINTS, self.o, self.y_size, (0, 0),
+        """Add what computes the gradient of the results at the points: (size^2, tiles, O)."""
+        self._to_points(sequence, "gradient_to_points", self.o, self.y_size, (0, 0),
                         (gy, self.y_start), sums, values)
 
     def _to_points(self, sequence, numbers, c, size, pad, source, sums, values):
-        (rows, columns), (height, width) = self.grid, size
-        down = _way((self.n, c, height, width), (self.n, c, rows, width), numbers, 0, TILE,
-                    pad[0])
-        right = _way((SIZE * self.n, c, rows, width), (SIZE * self.n, c, rows, columns), numbers,
-                     1, TILE, pad[1])
-        down.add_to(sequence, source, sums)
-        right.add_to(sequence, (sums, 0), values)
+        (rows, columns), (height, width), n = self.grid, size, self.form.size * self.n
+        _way(self.form, numbers, (self.n, c, height, width), (self.n, c, rows, width), 0,
+             self.form.tile, pad[0]).add_to(sequence, source, sums)
+        _way(self.form, numbers, (n, c, rows, width), (n, c, rows, columns), 1,
+             self.form.tile, pad[1]).add_to(sequence, (sums, 0), values)
 
     def from_points(self, sequence, products, halves, y, has_bias, activation):
-        """Add what computes results (N, H', W', O) from products (36, tiles, O)."""
+        """Add what computes results (N, H', W', O) from products (size^2, tiles, O)."""
         end = 1, 0, has_bias, activation
-        for n, source, target, settings in ((SIZE, products, halves, ()),
-                                            (TILE, halves, products, end)):
-            shapes = (n, self.o, SIZE, self.tiles), (n, self.o, 1, self.tiles)
-            _way(*shapes, FROM_POINTS, 0, *settings).add_to(sequence, (source, 0), target)
+        for n, source, target, settings in ((self.form.size, products, halves, ()),
+                                            (self.form.tile, halves, products, end)):
+            shapes = (n, self.o, self.form.size, self.tiles), (n, self.o, 1, self.tiles)
+            _way(self.form, "back", *shapes, 0, *settings).add_to(sequence, (source, 0), target)
         self._place(sequence, products, y)
 
     def _place(self, sequence, results, y):
-        """Add what copies results (4 columns, 4 rows, tiles, O) to where they belong.
+        """Add what copies results (columns, rows, tiles, O) to where they belong.
 
         Of the last row and column of tiles some lie outside; the last row is copied apart, because
         with it maps would overlap for oneDNN.
         """
-        (rows, columns), o, whole = self.grid, self.o, self.y_size[0] // TILE
+        (rows, columns), o, tile = self.grid, self.o, self.form.tile
+        whole, rest = divmod(self.y_size[0], tile)
         n, channel, down, right = self.y_strides
-        for i, (column, row) in enumerate(itertools.product(range(TILE), repeat=2)):
-            inside = -(-(self.y_size[1] - column) // TILE)
-            for first, count in (0, whole), (whole, row < self.y_size[0] % TILE):
-                shape = self.n, o, int(count), inside
+        for i, (column, row) in enumerate(itertools.product(range(tile), repeat=2)):
+            inside = -(-(self.y_size[1] - column) // tile)
+            for first, count in (0, whole), (whole, int(row < rest)):
+                shape = self.n, o, count, inside
                 if min(shape) == 0:
                     continue
                 source = Layout(shape, (rows * columns * o, 1, columns * o, o))
-                target = Layout(shape, (n, channel, TILE * down, TILE * right))
+                target = Layout(shape, (n, channel, tile * down, tile * right))
                 sequence.add(reorder(source, target),
                              (results, (i * self.tiles + first * columns) * o),
-                             (y, self.y_start + (TILE * first + row) * down + column * right))
+                             (y, self.y_start + (tile * first + row) * down + column * right))
 
 
-def _pieces(x_shape, y_shape, pad, size):
+def _pieces(form, x_shape, y_shape, pad, size):
     """Cut a convolution into pieces of about `size` bytes at the points."""
-    n, rows, columns = _tiles(y_shape)
-    lines = max(1, size // (POINTS * 4 * max(x_shape[1], y_shape[1]) * columns))
-    return [Piece(x_shape, y_shape, pad, images, part)
+    n, rows, columns = form.tiles(y_shape)
+    channels = max(x_shape[1], y_shape[1])
+    lines = max(1, size // (form.points * FLOAT.itemsize * channels * columns))
+    return [Piece(form, x_shape, y_shape, pad, images, part)
             for images in _parts(n, max(1, lines // rows)) for part in _parts(rows, lines)]
 
 
@@ -300,20 +346,16 @@ def _parts(length, most):
     return [slice(length * i // count, length * (i + 1) // count) for i in range(count)]
 
 
-def _tiles(y_shape):
-    """Return the numbers of images, and of rows and columns of tiles in each."""
-    return y_shape[0], *(-(-s // TILE) for s in y_shape[2:])
-
-
 class Way:
     """Sums along one axis of maps, the same in all channels: a convolution for each row of numbers.
 
     Parameters
     ----------
+    form : Form
+    name : str
+        Of the form's array whose rows are the windows.
     x_shape, y_shape : tuple of int
         (N, C, H, W) and (N, C, H', W') of each row.
-    numbers : tuple of tuple
-        The windows.
     axis : int
         0 along columns, 1 along rows.
     stride : int
@@ -323,10 +365,10 @@ class Way:
     activation : str, optional
     """
 
-    def __init__(self, x_shape, y_shape, numbers, axis, stride=1, pad=0, has_bias=False,
+    def __init__(self, form, name, x_shape, y_shape, axis, stride=1, pad=0, has_bias=False,
                  activation=None):
         c, self._size = x_shape[1], math.prod(y_shape)
-        windows = numpy.array(numbers, FLOAT)
+        windows = getattr(form, name).astype(FLOAT)
         window, strides, before = ((pair[axis], pair[1 - axis]) for pair in (
             (windows.shape[1], 1), (stride, 1), (pad, 0)))
         behind = ((o - 1) * s + k - i - p for o, s, k, i, p in zip(

@@ -26,7 +26,7 @@ def random_case(rng):
     """Return maps, weights, bias, padding and a gradient of the result."""
     n, c, o = map(int, rng.randint(1, [5, 20, 20]))
     pad = tuple(map(int, rng.randint(0, 3, 2)))
-    size = [int(rng.randint(max(4, 6 - 2 * p), 20)) for p in pad]
+    size = [int(rng.randint(7 - 2 * p, 24)) for p in pad]    # results of 5 x 5 at least
     out = (s + 2 * p - 2 for s, p in zip(size, pad, strict=True))
     return *(rng.randn(*shape).astype("f") for shape in (
         (n, c, *size), (o, c, 3, 3), (o,), (n, o, *out))), pad
@@ -42,10 +42,11 @@ def expected_of(x, w, b, gy, pad):
     return y.array, x.grad, w.grad
 
 
-@pytest.mark.parametrize("seed", range(8))
-def test_random_convolutions(seed, monkeypatch):
+@pytest.mark.parametrize("seed", range(4))
+@pytest.mark.parametrize("form", _winograd.FORMS, ids=lambda form: f"tiles of {form.tile}")
+def test_random_convolutions(form, seed, monkeypatch):
     rng = np.random.RandomState(seed)
-    for _ in range(12):
+    for _ in range(8):
         # Pieces of a row of tiles, of some rows, of some images, and of everything.
         for name in ("PIECE", "SUM_PIECE"):
             monkeypatch.setattr(_winograd, name, int(rng.choice([1, 20_000, 200_000, 1 << 22])))
@@ -53,7 +54,7 @@ def test_random_convolutions(seed, monkeypatch):
         y, gx, gw = expected_of(x, w, b, gy, pad)
         if rng.randint(2):
             x = x.transpose(0, 2, 3, 1).copy().transpose(0, 3, 1, 2)
-        conv = _winograd.Winograd(x.shape, w.shape, gy.shape, pad)
+        conv = _winograd.Winograd(form, x.shape, gy.shape, pad)
         assert norm_of_difference(conv.forward(x, w, b), y) < TOLERANCE
         rectified = conv.forward(x, w, activation="relu")
         plain = y - b[:, None, None]
@@ -64,13 +65,29 @@ def test_random_convolutions(seed, monkeypatch):
         assert norm_of_difference(got, gw) < TOLERANCE
 
 
-def test_at_points_the_polynomials_multiply():
-    # A window (g0, g1, g2) over d0 .. d5 gives four sums; each row is one of Lavin & Gray's.
-    g, d = np.arange(3) + 1.5, np.arange(6) ** 2 - 3.0
-    to_points, windows, back = map(np.array, (
-        _winograd.AT_POINTS, _winograd.WINDOW_AT_POINTS, _winograd.FROM_POINTS))
-    products = (windows @ g) * (to_points @ d)
-    np.testing.assert_allclose(back @ products, np.correlate(d, g), rtol=1e-13)
+@pytest.mark.parametrize("form", _winograd.FORMS, ids=lambda form: f"tiles of {form.tile}")
+def test_at_points_the_polynomials_multiply(form):
+    # A window (g0, g1, g2) over d0, d1, ... gives the sums of a tile; see Lavin & Gray.
+    g, d = np.arange(3) + 1.5, np.arange(form.size) ** 2 - 3.0
+    products = (form.windows @ g) * (form.to_points @ d)
+    np.testing.assert_allclose(form.back @ products, np.correlate(d, g), rtol=1e-12)
+
+
+def test_numbers_for_tiles_of_four():
+    # Equation 13 of Lavin & Gray, who have two rows of B^T and G with the other sign.
+    form = _winograd.FORMS[0]
+    assert form.to_points[0].tolist() == [4, 0, -5, 0, 1, 0]
+    assert form.to_points[5].tolist() == [0, 4, 0, -5, 0, 1]
+    assert form.back.tolist() == [[1, 1, 1, 1, 1, 0], [0, 1, -1, 2, -2, 0],
+                                  [0, 1, 1, 4, 4, 0], [0, 1, -1, 8, -8, 1]]
+    np.testing.assert_allclose(form.windows[:, 0], [1 / 4, -1 / 6, -1 / 6, 1 / 24, 1 / 24, 0])
+
+
+@pytest.mark.parametrize(("size", "tile"), [(14, 5), (7, 4), (28, 4), (5, 5), (3, None)])
+def test_tiles_fit_the_maps(size, tile):
+    maps, window = (8, 512, size, size), (512, 512, 3, 3)
+    form = _winograd.best_form(maps, window, maps, (1, 1), (1, 1), (1, 1), _winograd.READ)
+    assert (form and form.tile) == tile
 
 
 def is_tiled(monkeypatch):
@@ -123,11 +140,11 @@ def test_optimized_networks_use_tiles_and_agree(monkeypatch):
 
 def test_threads_that_wait_for_each_other_want_more_work(monkeypatch):
     shapes = (1, 128, 28, 28), (128, 128, 3, 3), (1, 128, 28, 28), (1, 1), (1, 1), (1, 1)
-    assert _winograd.is_better(*shapes)
+    assert _winograd.best_form(*shapes)
     monkeypatch.setattr(_winograd, "threads", lambda: 64)
-    assert not _winograd.is_better(*shapes)
+    assert not _winograd.best_form(*shapes)
 
 
 def test_an_empty_batch_is_not_tiled():
     shapes = (0, 512, 28, 28), (512, 512, 3, 3), (0, 512, 28, 28)
-    assert not _winograd.is_better(*shapes, (1, 1), (1, 1), (1, 1))
+    assert not _winograd.best_form(*shapes, (1, 1), (1, 1), (1, 1))
