@@ -160,6 +160,13 @@ def opened(browser, site, path, scheme="light", width=1280, height=900):
     context.close()
 
 
+def reopen(page):
+    """Load a page again, as it opens with the colours and the width that its window now has."""
+    page.reload()
+    page.add_style_tag(content=STILL)
+    settle(page)
+
+
 @pytest.fixture
 def page_at(browser, site):
     """A function: page_at(path, scheme='light', width=1280) opens a page of the book.
