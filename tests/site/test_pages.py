@@ -25,22 +25,38 @@ CULPRITS = """() => [...document.querySelectorAll('body *')]
 
 
 # A contrast takes axe milliseconds, and a page has thousands of coloured words of code. Those with
-# one parent and one look have one contrast: one of them, of many letters, stands for the others.
+# one parent and one look have one contrast: one of them, in sight and of many letters, stands for
+# the others (axe passes over what is scrolled away).
 MARK_ALIKE = r"""() => {
   const LOOK = ['color', 'backgroundColor', 'backgroundImage', 'opacity', 'fontSize', 'fontWeight',
     'textShadow', 'webkitTextFillColor', 'webkitTextStroke', 'filter', 'mixBlendMode', 'display',
     'visibility', 'position', 'zIndex', 'clip', 'clipPath'];
+  const frames = node => {  // What scrolls or hides it.
+    const found = [];
+    for (let it = node; it; it = it.parentElement) {
+      if (getComputedStyle(it).overflow !== 'visible') found.push(it.getBoundingClientRect());
+    }
+    return found;
+  };
+  const inSight = (box, found) => {  // 2: all of it, 1: its beginning
+    const begins = found.every(it => it.left <= box.left && box.left < it.right
+      && it.top <= box.top && box.bottom <= it.bottom);
+    return begins + (begins && found.every(it => box.right <= it.right));
+  };
   let number = 0;
   for (const pre of document.querySelectorAll('pre')) {
-    const looks = new Map();
+    const looks = new Map(), found = frames(pre);
     for (const node of pre.querySelectorAll(':scope > span')) {
       if (node.children.length || !node.textContent.trim()) continue;
       const style = getComputedStyle(node), look = LOOK.map(name => style[name]).join();
       looks.set(look, [...(looks.get(look) ?? []), node]);
     }
     for (const alike of looks.values()) {
-      const letters = alike.map(node => node.textContent.replace(/\W/g, '').length);
-      const first = letters.indexOf(Math.max(...letters));
+      const weights = alike.map(node => {
+        const letters = node.textContent.replace(/\W/g, '').length;
+        return letters && letters + 1e6 * inSight(node.getBoundingClientRect(), found);
+      });
+      const first = weights.indexOf(Math.max(...weights));
       number += 1;
       for (const [i, node] of alike.entries()) {
         delete node.dataset.alike;
