@@ -1,6 +1,7 @@
-"""All checks of the project, in order; `make test` calls this: run.py [STEP ...]
+"""All checks of the project, two at a time; `make test` calls this: run.py [STEP ...]
 
-Each step prints its heading, its output and its seconds; the last line sums up all tests. Without
+Each step prints its heading, its output and its seconds, which are those since the step before
+was done: no processor waits for the last part of a step. The last line sums up all tests. Without
 a Chromium the pages are not opened, and the last lines say so; with REQUIRE_BROWSER=1 that fails.
 """
 
@@ -11,8 +12,9 @@ import sys
 import tempfile
 import time
 import xml.etree.ElementTree as ET
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -36,6 +38,7 @@ class Result:
     failed: int = 0
     skipped: int = 0
     notes: list = field(default_factory=list)
+    said: str = ""
 
     def __add__(self, other):
         return Result(
@@ -49,31 +52,29 @@ class Result:
         return f"{self.passed} passed, {self.failed} failed, {self.skipped} skipped"
 
 
-def run(command):
-    """Run a command that passes or fails as a whole."""
-    status = subprocess.run(command, cwd=ROOT).returncode
-    return Result(passed=int(status == 0), failed=int(status != 0))
+def say(command, **options):
+    """Run a command here; gives its status and what it said."""
+    done = subprocess.run(
+        command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, **options
+    )
+    return done.returncode, done.stdout
 
 
-def pytest(*args, heading=""):
-    """Run pytest and count its tests; one that could not start counts as a failure.
+def run(*command):
+    """Run a Python program that passes or fails as a whole."""
+    status, said = say([sys.executable, *command])
+    return Result(passed=int(status == 0), failed=int(status != 0), said=said)
 
-    With a heading, what it says is kept until it is done and printed below the heading.
-    """
+
+def pytest(*args, env=None):
+    """Run pytest and count its tests; one that could not start counts as a failure."""
     with tempfile.TemporaryDirectory() as folder:
         report = Path(folder) / "report.xml"
-        done = subprocess.run(
-            [*PYTEST, f"--junit-xml={report}", *args],
-            cwd=ROOT,
-            stdout=subprocess.PIPE if heading else None,
-            stderr=subprocess.STDOUT if heading else None,
-            text=True,
-        )
+        status, said = say([*PYTEST, f"--junit-xml={report}", *args], env=env)
         result = count(report)
-    if heading:
-        print(f"{heading}\n{done.stdout}", flush=True)
-    if done.returncode not in (0, 5) and not result.failed:  # 5: no tests here
+    if status not in (0, 5) and not result.failed:  # 5: no tests here
         result += Result(failed=1)
+    result.said = said
     return result
 
 
@@ -89,82 +90,108 @@ def count(report):
     return Result(passed, failed, skipped, sorted(reasons))
 
 
-def lint():
-    return run([sys.executable, "-m", "ruff", "check", "."])
+# Each step gives its parts, {name: function}, the longest first.
 
 
-def library():
+def lint(started):
+    return {"ruff": partial(run, "-m", "ruff", "check", ".")}
+
+
+def book(started):
+    return {"build": partial(run, "book/_tools/build.py")}
+
+
+def library(started):
     rechainer, pretrained = "tests/lib/rechainer_tests", "tests/lib/pretrained"
-    parts = {  # the longest first
+    parts = {
         "labs": ["tests/labs", "tests/notebooks"],
         "convnets": ["tests/lib", f"--ignore={rechainer}", f"--ignore={pretrained}"],
         "rechainer": [rechainer],
         "pretrained weights": [pretrained],
     }
-    results = two_at_a_time({name: [*args, "--durations=3"] for name, args in parts.items()})
-    return sum(results.values(), Result())
+    return {name: partial(pytest, *args, "--durations=3") for name, args in parts.items()}
 
 
-def book():
-    return run([sys.executable, "book/_tools/build.py"])
-
-
-def two_at_a_time(runs):
-    """Run pytest for each {name: arguments}; what one says is printed as a whole."""
-
-    with ThreadPoolExecutor(2) as pool:
-        done = {name: pool.submit(pytest, *args, heading=name) for name, args in runs.items()}
-    return {name: future.result() for name, future in done.items()}
-
-
-def stored_outputs():
-    """Run all notebooks and compare what they print with what is stored."""
+def notebook_environment():
+    """What `make notebooks` runs them in."""
+    own = dict(os.environ)
     notebooks.set_environment()
-    # The largest first, so that the last one to finish is short.
+    made = dict(os.environ)
+    os.environ.clear()
+    os.environ.update(own)
+    return made
+
+
+def stored_outputs(started):
+    """Run all notebooks and compare what they print with what is stored."""
+    env = notebook_environment()
+
+    def compare(name):
+        result = pytest(*NBVAL, name, env=env)
+        if result.failed:
+            result.said += f"DIFFERS: {name}  (after a wanted change: make notebooks)\n"
+        return result
+
     paths = sorted(notebooks.find(), key=lambda path: -path.stat().st_size)
     names = [str(path.relative_to(ROOT)) for path in paths]
-    results = two_at_a_time({name: [*NBVAL, name] for name in names})
-    for name, result in results.items():
-        if result.failed:
-            print(f"DIFFERS: {name}  (after a wanted change: make notebooks)")
-    return sum(results.values(), Result())
+    return {name: partial(compare, name) for name in names}
 
 
-def site():
-    if not (ROOT / "_build/html/index.html").exists():
-        print("There is no book to open: the build failed, or the step `book` was not run.")
-        return Result(failed=1)
+def site(started):
     pages, live = "tests/site/test_pages.py", "tests/site/test_live_pages.py"
+    python = [f"tests/site/test_{it}.py" for it in ("lite", "live_python", "live_kernel")]
+    python += ["tests/site/test_live_firefox.py"]
+    others = [f"--ignore={path}" for path in (pages, live, *python)]
     parts = {
         "chapters, run in the browser": [live, "-k", "book-"],
-        "links, features, figures, the runner": [
-            "tests/site", f"--ignore={pages}", f"--ignore={live}",
-        ],
+        "Python in the browser": python,
         "every page: errors, requests, axe, width": [pages],
+        "links, features, figures, the runner": ["tests/site", *others],
         "labs, run in the browser": [live, "-k", "not book-"],
     }
-    results = two_at_a_time({name: [*args, "--durations=3"] for name, args in parts.items()})
-    return sum(results.values(), Result())
+
+    def check(*args):
+        for part in started.get("book", {}).values():
+            part.result()
+        if not (ROOT / "_build/html/index.html").exists():
+            said = "There is no book to open: the build failed, or the step `book` was not run.\n"
+            return Result(failed=1, said=said)
+        return pytest(*args, "--durations=3")
+
+    return {name: partial(check, *args) for name, args in parts.items()}
 
 
 STEPS = {
     "lint": ("Lint: ruff", lint),
-    "library": ("Library and labs: pytest", library),
     "book": ("Book: built from stored outputs, warnings are errors", book),
+    "library": ("Library and labs: pytest", library),
     "notebooks": ("Notebooks: run again and compared with their stored outputs", stored_outputs),
     "site": ("Site: every page in a real browser", site),
 }
 
 
-def perform(name):
-    """Run one step under its heading; gives its result and seconds."""
-    heading, step = STEPS[name]
-    print(f"\n=== {heading} ===", flush=True)
-    start = time.monotonic()
-    result = step()
-    seconds = time.monotonic() - start
-    print(f"--- {name}: {result} in {seconds:.0f} s", flush=True)
-    return result, seconds
+def perform(name, parts):
+    """Print the parts of a step below its heading, each when it is done; gives their sum."""
+    print(f"\n=== {STEPS[name][0]} ===", flush=True)
+    names = {part: title for title, part in parts.items()}
+    for part in as_completed(names):
+        print(f"{names[part]}\n{part.result().said}", flush=True)
+    return sum((part.result() for part in parts.values()), Result())
+
+
+def perform_all(names):
+    """{name: (result, seconds)} of the steps."""
+    started, done, before = {}, {}, time.monotonic()
+    with ThreadPoolExecutor(2) as pool:
+        for name in names:
+            parts = STEPS[name][1](started).items()
+            started[name] = {title: pool.submit(part) for title, part in parts}
+        for name, parts in started.items():
+            result, now = perform(name, parts), time.monotonic()
+            done[name] = result, now - before
+            print(f"--- {name}: {result} in {now - before:.0f} s", flush=True)
+            before = now
+    return done
 
 
 def main(argv=None):
@@ -176,7 +203,7 @@ def main(argv=None):
     os.environ.update(
         OMP_NUM_THREADS="1", OPENBLAS_NUM_THREADS="1", CHAINER_WARN_VERSION_MISMATCH="0"
     )
-    done = {name: perform(name) for name in args.steps or STEPS}
+    done = perform_all([name for name in STEPS if name in (args.steps or STEPS)])
 
     print("\n=== Summary ===")
     for name, (result, seconds) in done.items():

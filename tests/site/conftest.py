@@ -142,39 +142,78 @@ def settle(page):
         )
 
 
-@contextmanager
-def opened(browser, site, path, scheme="light", width=1280, height=900):
-    """Open one page of the book; gives the page, with `page.faults`."""
-    context = browser.new_context(
-        color_scheme=scheme,
-        viewport={"width": width, "height": height},
-        reduced_motion="reduce",
-        has_touch=width < 700,
-    )
-    page = context.new_page()
-    page.faults = watch(page, site)
-    page.goto(site + path)
+def new_context(browser, **options):
+    return browser.new_context(reduced_motion="reduce", **options)
+
+
+def show(page, load):
+    """Load a page and wait until it stands still."""
+    load()
     page.add_style_tag(content=STILL)
     settle(page)
-    yield page
+
+
+def visit(context, site, path, scheme="light", width=1280, height=900):
+    """Open one page of the book; gives the page, with `page.faults`."""
+    page = context.new_page()
+    page.set_viewport_size({"width": width, "height": height})
+    page.emulate_media(color_scheme=scheme)
+    page.faults = watch(page, site)
+    show(page, lambda: page.goto(site + path))
+    return page
+
+
+def reopen(page):
+    """Load a page again, as it opens with the colours and the width that its window now has."""
+    show(page, page.reload)
+
+
+@contextmanager
+def opened(browser, site, path, scheme="light", width=1280, height=900):
+    """`visit` by somebody who was never here before."""
+    context = new_context(browser, has_touch=width < 700)
+    yield visit(context, site, path, scheme, width, height)
     context.close()
 
 
+@contextmanager
+def at_home(browser, site):
+    """A browser in which a page of the site is open: the next takes half the work to open."""
+    context = new_context(browser)
+    context.new_page().goto(site + "_static/pygments.css")
+    yield context
+    context.close()
+
+
+def forget(context, site):
+    """Remove all that a site keeps in a browser; the next to come was never there."""
+    origin = "{0.scheme}://{0.netloc}".format(urlsplit(site))
+    session = context.new_cdp_session(context.pages[0])
+    session.send("Storage.clearDataForOrigin", {"origin": origin, "storageTypes": "all"})
+    session.detach()
+
+
+@pytest.fixture(scope="session")
+def reader(browser, site):
+    with at_home(browser, site) as context:
+        yield context
+
+
 @pytest.fixture
-def page_at(browser, site):
-    """A function: page_at(path, scheme='light', width=1280) opens a page of the book.
+def page_at(reader, site):
+    """A function: page_at(path, scheme='light') opens a page of the book, for a new reader.
 
     The test fails when the page shows an error, misses a file or asks another host for anything.
     """
     pages = []
 
-    def open_page(path, scheme="light", width=1280):
-        manager = opened(browser, site, path, scheme, width)
-        pages.append((manager, manager.__enter__()))
-        return pages[-1][1]
+    def open_page(path, scheme="light"):
+        pages.append(visit(reader, site, path, scheme))
+        return pages[-1]
 
     yield open_page
-    for manager, page in pages:
-        faults = list(page.faults)
-        manager.__exit__(None, None, None)
-        assert not faults, "\n".join(faults)
+    faults = [fault for page in pages for fault in page.faults]
+    for page in pages:
+        page.close()
+    forget(reader, site)  # such as the choice of colours
+    assert not faults, "\n".join(faults)

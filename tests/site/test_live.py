@@ -1,7 +1,7 @@
 """Every live figure of every page answers to the mouse and to the keyboard."""
 
 import pytest
-from conftest import HTML, page_names, settle
+from conftest import HTML, page_names
 
 pytestmark = pytest.mark.site
 
@@ -51,13 +51,11 @@ def by_mouse(page, figure):
 @pytest.mark.parametrize("name", pages_with("data-cv="))
 def test_figures(page_at, name):
     """Figures of convnets.widgets; one without controls (a card) has nothing to answer to."""
-    page = page_at(name)
     for answers in (by_keyboard, by_mouse):
+        page = page_at(name)
         for figure in page.locator("[data-cv]").all():
             if enabled(figure):
                 assert answers(page, figure), f"{figure.get_attribute('id')}: {answers.__name__}"
-        page.reload()
-        settle(page)
 
 
 @pytest.mark.parametrize("name", pages_with("application/vnd.jupyter.widget-view+json"))

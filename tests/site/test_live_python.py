@@ -1,9 +1,10 @@
 """Running pages of the book in the browser with the real Python: what a reader does with it."""
 
 import re
+from contextlib import ExitStack
 
 import pytest
-from conftest import HTML, needs_python, serve
+from conftest import HTML, needs_python, opened, serve
 from playwright.sync_api import expect
 from test_live_runner import START, check_look, edit, output, press, state
 
@@ -14,6 +15,21 @@ pytestmark = [
 ]
 # Many times what a quiet machine needs: cells train networks here.
 LIMIT = 500_000
+
+
+@pytest.fixture
+def page_at(browser, site):
+    """As in conftest, by somebody who was never here: Python is loaded, and nothing is compiled."""
+    with ExitStack() as stack:
+        pages = []
+
+        def open_page(path):
+            pages.append(stack.enter_context(opened(browser, site, path)))
+            return pages[-1]
+
+        yield open_page
+        faults = [fault for page in pages for fault in page.faults]
+    assert not faults, "\n".join(faults)
 
 
 def wait_for(page, said):

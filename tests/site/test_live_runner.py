@@ -8,7 +8,7 @@ import live_book
 import nbformat
 import pytest
 from axe_playwright_python.sync_playwright import Axe
-from conftest import HTML, needs_python, page_names, serve, watch
+from conftest import HTML, at_home, forget, needs_python, new_context, page_names, serve, watch
 from live_book import ROOT
 from playwright.sync_api import expect
 
@@ -31,19 +31,25 @@ def live_site(html):
         yield address
 
 
+@pytest.fixture(scope="module")
+def reader(browser, live_site):
+    with at_home(browser, live_site) as context:
+        yield context
+
+
 @pytest.fixture
-def open_page(browser, live_site):
-    """A function: open_page(name, ...) in a browser of its own; any fault of a page fails."""
-    contexts, faults = [], []
+def open_page(browser, live_site, reader):
+    """A function: open_page(name, ...) by somebody who was never there; any fault fails."""
+    unused, contexts, pages, faults = [reader], [], [], []
 
     def open_page(name, scheme="light", width=1100, context=None, site=live_site):
         if context is None:
-            context = browser.new_context(
-                color_scheme=scheme, viewport={"width": width, "height": 700},
-                reduced_motion="reduce", accept_downloads=True,
-            )
+            context = unused.pop() if unused else new_context(browser)
             contexts.append(context)
         page = context.new_page()
+        pages.append(page)
+        page.set_viewport_size({"width": width, "height": 700})
+        page.emulate_media(color_scheme=scheme)
         page.requests = []
         page.on("request", lambda request: page.requests.append(urlsplit(request.url).path))
         faults.append(watch(page, live_site))
@@ -51,8 +57,10 @@ def open_page(browser, live_site):
         return page
 
     yield open_page
+    for page in pages:
+        page.close()
     for context in contexts:
-        context.close()
+        context.close() if context is not reader else forget(reader, live_site)
     assert [fault for group in faults for fault in group] == []
 
 

@@ -8,15 +8,32 @@ PAGE = """<!doctype html><html lang="en"><head><meta charset="utf-8">
 <body style="font-family: sans-serif"><main><h1>Widgets</h1>{}</main></body></html>"""
 
 
+@pytest.fixture(scope="session")
+def contexts(browser):
+    """A function: the context with some options, in which a page is open (see `reader`)."""
+    made = {}
+
+    def context(**options):
+        key = tuple(sorted(options.items()))
+        if key not in made:
+            made[key] = browser.new_context(**options)
+            made[key].new_page()
+        return made[key]
+
+    yield context
+    for context in made.values():
+        context.close()
+
+
 @pytest.fixture
-def show(browser):
+def show(contexts):
     """A function that opens widgets in a page; any error or request of the page fails the test."""
     pages, faults = [], []
 
     def show(*widgets, scheme="light", width=900, **options):
-        page = browser.new_page(
-            viewport={"width": width, "height": 800}, color_scheme=scheme, **options
-        )
+        page = contexts(**options).new_page()
+        page.set_viewport_size({"width": width, "height": 800})
+        page.emulate_media(color_scheme=scheme)
         page.on("pageerror", lambda error: faults.append(str(error)))
         page.on("console", lambda message: faults.append(message.text))
         page.on("request", lambda request: faults.append(request.url))
