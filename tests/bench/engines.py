@@ -98,6 +98,7 @@ def _torch(channels_last, is_folded=False):
         from . import torch_nets
 
         torch.set_num_threads(int(os.environ["OMP_NUM_THREADS"]))
+        torch.manual_seed(0)    # what dropout drops decides how far losses are apart
         order = torch.channels_last if channels_last else torch.contiguous_format
         model = model_of(case.network)
         x, t = batch_of(model, case.batch)

@@ -24,89 +24,55 @@ CULPRITS = """() => [...document.querySelectorAll('body *')]
   .slice(0, 5).map(node => node.outerHTML.slice(0, 160))"""
 
 
-# A contrast takes axe milliseconds, and a page has thousands of coloured words of code. Those with
-# one parent and one look have one contrast: one of them, in sight and of many letters, stands for
-# the others (axe passes over what is scrolled away).
-MARK_ALIKE = r"""() => {
+# A contrast takes axe milliseconds, and a page has thousands of coloured words of code. In one
+# block those of one look have one contrast: the longest of them is judged for all.
+MARK_LOOKS = """() => {
   const LOOK = ['color', 'backgroundColor', 'backgroundImage', 'opacity', 'fontSize', 'fontWeight',
     'textShadow', 'webkitTextFillColor', 'webkitTextStroke', 'filter', 'mixBlendMode', 'display',
     'visibility', 'position', 'zIndex', 'clip', 'clipPath'];
-  const frames = node => {  // What scrolls or hides it.
-    const found = [];
-    for (let it = node; it; it = it.parentElement) {
-      if (getComputedStyle(it).overflow !== 'visible') found.push(it.getBoundingClientRect());
-    }
-    return found;
-  };
-  const inSight = (box, found) => {  // 2: all of it, 1: its beginning
-    const begins = found.every(it => it.left <= box.left && box.left < it.right
-      && it.top <= box.top && box.bottom <= it.bottom);
-    return begins + (begins && found.every(it => box.right <= it.right));
-  };
-  let number = 0;
-  for (const pre of document.querySelectorAll('pre')) {
-    const looks = new Map(), found = frames(pre);
+  for (const [block, pre] of document.querySelectorAll('pre').entries()) {
+    const longest = new Map();
     for (const node of pre.querySelectorAll(':scope > span')) {
       if (node.children.length || !node.textContent.trim()) continue;
-      const style = getComputedStyle(node), look = LOOK.map(name => style[name]).join();
-      looks.set(look, [...(looks.get(look) ?? []), node]);
+      const style = getComputedStyle(node);
+      const look = [block, ...LOOK.map(name => style[name])].join();
+      node.dataset.look = look;
+      const length = longest.get(look)?.textContent.length ?? 0;
+      if (node.textContent.length > length) longest.set(look, node);
     }
-    for (const alike of looks.values()) {
-      const weights = alike.map(node => {
-        const letters = node.textContent.replace(/\W/g, '').length;
-        return letters && letters + 1e6 * inSight(node.getBoundingClientRect(), found);
-      });
-      const first = weights.indexOf(Math.max(...weights));
-      number += 1;
-      for (const [i, node] of alike.entries()) {
-        delete node.dataset.alike;
-        delete node.dataset.look;
-        node.dataset[i === first ? 'look' : 'alike'] = number;
-      }
-    }
+    for (const node of longest.values()) node.dataset.judged = '';
   }
 }"""
-# Where axe gives no verdict on a word (scrolled away, a single sign), all like it are judged.
+# Where axe says nothing about that word (scrolled away, a single sign), all of its look are judged.
 # preload would fetch the style sheets again, their @import lines from a wrong folder.
 RUN_AXE = """async selector => {
   const run = (selector, more) => {
     axe.configure({rules: [{id: 'color-contrast', selector}]});
-    return axe.run({resultTypes: ['violations', 'incomplete'], preload: false, ...more});
+    return axe.run({resultTypes: ['violations', 'passes'], elementRef: true, selectors: false,
+      preload: false, ...more});
   };
-  const { violations, incomplete } = await run(selector);
-  const open = incomplete.filter(it => it.id === 'color-contrast').flatMap(it => it.nodes)
-    .map(it => document.querySelector(it.target[0])?.dataset.look).filter(it => it);
-  if (!open.length) return violations;
-  const others = open.map(it => `[data-alike="${it}"]`).join();
-  return [...violations, ...(await run(others, { runOnly: ['color-contrast'] })).violations];
+  const looks = results => results.filter(it => it.id === 'color-contrast')
+    .flatMap(it => it.nodes).map(it => it.element.dataset.look);
+  const { violations, passes } = await run(selector);
+  const judged = new Set(looks([...violations, ...passes]));
+  const open = [...document.querySelectorAll('[data-look]:not([data-judged])')]
+    .filter(it => !judged.has(it.dataset.look));
+  for (const node of open) node.dataset.open = '';
+  if (open.length) {
+    const others = await run('[data-open]', { runOnly: ['color-contrast'] });
+    violations.push(...others.violations);
+  }
+  return violations.flatMap(({ id, nodes }) => nodes.map(it => (
+    { id, html: it.html, summary: it.failureSummary, look: it.element.dataset.look ?? null })));
 }"""
-FIRST_OF_ALIKE = "*:not([data-alike])"
-
-# Blocks of code and the looks in them: of words at which axe found a fault.
-LOOKS = """targets => {
-  const blocks = [...document.querySelectorAll('pre')];
-  const looks = targets.map(target => {
-    const node = document.querySelector(target), style = getComputedStyle(node);
-    return [blocks.indexOf(node.parentNode), style.color, style.fontWeight, style.opacity].join();
-  });
-  return [...new Set(looks)].sort();
-}"""
+ONE_OF_A_LOOK = "*:not([data-look]), [data-judged]"
 
 
-def run_axe(page, selector=FIRST_OF_ALIKE):
-    """Its violations; the contrast of the elements that a selector matches."""
-    page.evaluate(MARK_ALIKE)
+def faults_for_axe(page, selector=ONE_OF_A_LOOK):
+    """What axe finds; the contrast of the elements that a selector matches."""
+    page.evaluate(MARK_LOOKS)
     page.evaluate(AXE_SCRIPT)
     return page.evaluate(RUN_AXE, selector)
-
-
-def violations(page):
-    """What axe finds, one line a fault: the rule, and where."""
-    return [
-        f"{rule['id']}: {node['target']} {node['html'][:160]} {node['failureSummary'][:300]}"
-        for rule in run_axe(page)
-        for node in rule["nodes"]
-    ]
 
 
 def outside(page):
@@ -119,8 +85,9 @@ def check(page, scheme):
     assert page.title()
     assert page.evaluate("document.documentElement.dataset.theme") == scheme
     page.evaluate(UNFOLD)
-    found = violations(page)
-    assert not found, "\n".join(found)
+    found = faults_for_axe(page)
+    assert not found, "\n".join(f"{it['id']}: {it['html'][:160]} {it['summary'][:300]}"
+                                for it in found)
     for width in (WIDE, PHONE, WIDE):
         page.set_viewport_size({"width": width, "height": 900})
         assert outside(page) <= 0, (
@@ -141,14 +108,12 @@ def test_page(page_at, path):
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_words_that_look_alike_share_a_verdict(page_at, scheme):
     """On grey, where no colour can be read, axe names each look of each block either way."""
-    page = page_at("labs/02_lenet5/lab.html", scheme)
-    page.evaluate(UNFOLD)
-    page.add_style_tag(content=".highlight pre { background: #777 }")
-    found = []
-    for selector in (FIRST_OF_ALIKE, "*"):
-        nodes = [node for rule in run_axe(page, selector) for node in rule["nodes"]]
-        found.append([node["target"][0] for node in nodes])
-    looks = [page.evaluate(LOOKS, targets) for targets in found]
-    assert looks[0] == looks[1]
-    assert len(looks[0]) > 20
-    assert len(found[0]) < len(found[1]) / 4
+    few, all_ = [], []
+    for selector, found in ((ONE_OF_A_LOOK, few), ("*", all_)):
+        page = page_at("book/02_lenet5.html", scheme)
+        page.evaluate(UNFOLD)
+        page.add_style_tag(content=".highlight pre { background: #777 }")
+        found += [it["look"] for it in faults_for_axe(page, selector) if it["look"]]
+    assert set(few) == set(all_)
+    assert len(set(few)) > 20
+    assert len(few) < len(all_) / 4

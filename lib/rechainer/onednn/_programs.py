@@ -7,6 +7,7 @@ it is to execute one primitive after the other.
 import functools
 import math
 import threading
+import weakref
 
 from rechainer.onednn import _winograd
 from rechainer.onednn._arrays import FLOAT, as_dense, copy, maps
@@ -47,16 +48,17 @@ class Weights:
         grouped = (groups, len(w) // groups, *w.shape[1:]) if groups > 1 else w.shape
         self.layout = Layout.dense(grouped)
         self._orders = [(self.layout, as_dense(w))]
-        self._at_points, self._lock = {}, threading.Lock()
+        self._at_points, self._lock = weakref.WeakValueDictionary(), threading.Lock()
 
     def at_points(self, form):
-        """Return the weights for `Tiled` in a form, (points, C, O)."""
-        if form not in self._at_points:
+        """Return the weights for `Tiled` in a form, (points, C, O), kept while they are in use."""
+        turned = self._at_points.get(form)
+        if turned is None:
             u = _winograd.at_points(form, self.plain)
             turned = aligned(u.nbytes).view(FLOAT).reshape(len(u), *u.shape[:0:-1])
             turned[...] = u.transpose(0, 2, 1)
             self._at_points[form] = turned
-        return self._at_points[form]
+        return turned
 
     @property
     def plain(self):
