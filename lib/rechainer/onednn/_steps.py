@@ -268,16 +268,6 @@ class TrainingProgram(Program):
                   {"diff_src": (layout, gx)})
         return gx
 
-    def add(self, a, b, activation=None):
-        """Add the sum of two maps or vectors of one shape, and an activation."""
-        if activation is None or a.shape != b.shape:
-            return super().add(a, b)
-        y = Value(a.shape)
-        description = Description("binary", ALGORITHMS["binary_add"], a.layout, b.layout,
-                                  y.layout, post_ops=PostOps(activation=activation))
-        self._add(description, {"src": a, "src_1": b}, {"dst": y})
-        return y
-
     def normalization_forward(self, x, gamma, beta, eps, relu=False):
         """Add a batch normalization and, if it is wanted, a ReLU.
 
