@@ -7,7 +7,7 @@ of a bias and test mode do not. So here a model has ordinary parameters, a convo
 images channels last in train mode only, with a gradient for its bias, and the model gives pooling
 what it can read.
 
-With ``precision='mixed16'`` and ``chainer.config.cudnn_fast_batch_normalization`` (or the
+With ``precision='mixed16'`` and ``cudnn_fast_batch_normalization`` of ``chainer.config`` (or the
 environment's ``CHAINER_CUDNN_FAST_BATCH_NORMALIZATION=1``) batch normalization, a sum and ReLU are
 done by one function of cuDNN's, see `rechainer.cudnn`.
 """
