@@ -106,7 +106,7 @@ class Convolution:
 
     @functools.cached_property
     def forward_otherwise(self):
-        """What computes y without oneDNN, if that is better."""
+        """What computes y otherwise than by oneDNN's convolution, if that is better."""
         if self.is_pointwise:
             return Pointwise(self.x_shape, self.y_shape, self.stride).forward
         form = _winograd.best_form(self.x_shape, self.w_shape, self.y_shape, *self._windows)
@@ -114,7 +114,7 @@ class Convolution:
 
     @functools.cached_property
     def backward_data_otherwise(self):
-        """What computes the gradient with respect to x without oneDNN, if that is better."""
+        """What computes the gradient with respect to x otherwise, if that is better."""
         if self.is_pointwise:
             return Pointwise(self.x_shape, self.y_shape, self.stride).backward_data
         o, c, *window = self.w_shape
@@ -125,7 +125,7 @@ class Convolution:
 
     @functools.cached_property
     def backward_weights_otherwise(self):
-        """What computes the gradient with respect to w without oneDNN, if that is better."""
+        """What computes the gradient with respect to w otherwise, if that is better."""
         arguments = self.x_shape, self.w_shape, self.y_shape, *self._windows
         form = _winograd.best_form(*arguments)
         if form:
