@@ -3,9 +3,9 @@
 A tile of 4 x 4 results is a polynomial product, whose 6 x 6 values at chosen points take 36
 multiplications instead of 144; 5 x 5 results, of which three times three cover 14 x 14 pixels, take
 49 instead of 225. (6 x 6 would take 64 instead of 324, but lose more on the way than they gain.)
-The values at the points are sums along columns, then along rows, of the same few numbers in each
-channel: convolutions that oneDNN has, channel by channel. So are the results, from the products;
-and between them lies a matrix product at each point, tiles times weights.
+The values at the points are sums along columns, then along rows: products of a small matrix with
+rows as long as columns x channels, or rows x channels. So are the results; and between them lies a
+matrix product at each point, tiles times weights. All of them are oneDNN's.
 
 A. Lavin, S. Gray: Fast Algorithms for Convolutional Neural Networks, 2016, arXiv:1509.09308.
 Rounding errors are some ten times those of a direct convolution (2e-6 to 4e-6 of the result's
@@ -21,12 +21,10 @@ from rechainer.onednn._arrays import (
     FLOAT,
     as_channels_last,
     as_dense,
-    channels_last,
     copy,
     empty,
-    maps,
 )
-from rechainer.onednn._library import ALGORITHMS, DIMS, FORWARD_INFERENCE
+from rechainer.onednn._library import ALGORITHMS
 from rechainer.onednn._primitives import (
     Description,
     Layout,
@@ -65,10 +63,13 @@ class Form:
         self.points = self.size ** 2
         others = [[q for q in points if q != p] for p in points]
         rows = [numpy.poly(roots)[::-1] for roots in (*others, points)]
-        self.to_points = numpy.array([[*row, 0][:self.size] for row in rows])
+        self.to_points = numpy.array([[*row, 0][:self.size] for row in rows], FLOAT)
         self.gradient_to_points = numpy.vander((*points, 0), self.tile, increasing=True)
         self.gradient_to_points[-1] = numpy.eye(self.tile)[-1]
-        self.back = self.gradient_to_points.T
+        self.gradient_to_points = self.gradient_to_points.astype(FLOAT)
+        self.back = numpy.ascontiguousarray(self.gradient_to_points.T)
+        #: The point in both directions, whose value is part of each result as it is.
+        self.ones = points.index(1) * self.size + points.index(1)
         scale = [[math.prod(p - q for q in roots)] for p, roots in zip(points, others, strict=True)]
         self.windows = numpy.vstack([
             numpy.vander(points, 3, increasing=True) / scale, [[0, 0, 1]]])
@@ -100,9 +101,9 @@ PIECE, SUM_PIECE = 1 << 22, 1 << 24
 ADVANTAGE = 1.1
 
 #: What a call costs apart from its products, in multiplications: for each thread, which waits for
-#: the others some forty times, and, on the way to the points or back, for each value and each that
-#: it is a sum of; in tiles, of reading the weights and computing them.
-CALL, WAY, READ, TRANSFORM = 4e6, 1.3, 16, 32
+#: the others some fifteen times; on the way to the points or back, for each value and each that it
+#: is a sum of; in tiles, of reading the weights and of computing them.
+CALL, WAY, READ, TRANSFORM = 3e6, 1, 16, 32
 
 
 def best_form(x_shape, w_shape, y_shape, stride, pad, dilate, fixed=READ + TRANSFORM):
@@ -183,13 +184,16 @@ class Tiled:
         order = (c * o, 1, c) if is_turned else (c * o, o, 1)
         self._sequence, first, second = Sequence(), [], []
         for piece in _pieces(form, x_shape, y_shape, pad, PIECE):
-            values = form.points, piece.tiles, c
-            first += piece.sums, form.points * piece.tiles * o
-            second += math.prod(values), form.tile * form.size * piece.tiles * o
-            piece.to_points(self._sequence, X, FIRST, SECOND)
+            values, products = (form.points, piece.tiles, c), (form.points, piece.tiles, o)
+            first += piece.sums, math.prod(values), form.tile * form.size * piece.tiles * o
+            second += piece.sums, math.prod(products)
+            piece.to_points(self._sequence, X, FIRST, SECOND, FIRST)
             self._sequence.add(_new_product(values, (form.points, c, o), None, order),
-                               (SECOND, 0), (U, 0), (FIRST, 0))
-            piece.from_points(self._sequence, FIRST, SECOND, Y, has_bias, activation)
+                               (FIRST, 0), (U, 0), (SECOND, 0))
+            if has_bias:
+                self._sequence.add(_new_bias(products[1:]), (SECOND, form.ones * products[1] * o),
+                                   (B, 0), (SECOND, form.ones * products[1] * o))
+            piece.from_points(self._sequence, SECOND, FIRST, SECOND, Y, activation)
         #: How many numbers it wants to work in, in two arrays.
         self.sizes = max(first), max(second)
 
@@ -221,12 +225,12 @@ class TiledSum:
         self._shape, self._sequence, sizes = (o, c), Sequence(), []
         for i, piece in enumerate(_pieces(form, x_shape, y_shape, pad, SUM_PIECE)):
             values, gradients = (form.points, piece.tiles, c), (form.points, o, piece.tiles)
-            sizes.append((piece.sums, math.prod(values), math.prod(gradients)))
-            piece.to_points(self._sequence, X, FIRST, SECOND)
-            piece.gradient_to_points(self._sequence, Y, FIRST, THIRD)
+            sizes.append((max(piece.sums, math.prod(gradients)), piece.sums, math.prod(values)))
+            piece.to_points(self._sequence, X, FIRST, SECOND, THIRD)
+            piece.gradient_to_points(self._sequence, Y, FIRST, SECOND, FIRST)
             self._sequence.add(
-                _new_product(gradients, values, (piece.tiles * o, 1, o), None, i > 0),
-                (THIRD, 0), (SECOND, 0), (U, 0))
+                _new_product(gradients, values, (piece.tiles * o, 1, o), adds=i > 0),
+                (FIRST, 0), (THIRD, 0), (U, 0))
         self.sizes = [max(size) for size in zip(*sizes, strict=True)]
 
     def __call__(self, x, gy):
@@ -275,7 +279,7 @@ class Piece:
         self.x_start, self.y_start = (
             (images.start * shape[2] + rows.start) * shape[3] * shape[1]
             for rows, shape in ((x_rows, x_shape), (y_rows, y_shape)))
-        self.y_strides = channels_last(y_shape)
+        self.x_image, self.y_image = (math.prod(shape[1:]) for shape in (x_shape, y_shape))
 
     @property
     def sums(self):
@@ -283,52 +287,58 @@ class Piece:
         columns = max(self.c * self.x_size[1], self.o * self.y_size[1])
         return self.form.size * self.n * self.grid[0] * columns
 
-    def to_points(self, sequence, x, sums, values):
+    def to_points(self, sequence, x, sums, turned, values):
         """Add what computes maps at the points: (size^2, tiles, C)."""
-        self._to_points(sequence, "to_points", self.c, self.x_size, self.pad, (x, self.x_start),
-                        sums, values)
+        self._to_points(sequence, self.form.to_points, self.c, self.x_size, self.pad,
+                        (x, self.x_start), self.x_image, sums, turned, values)
 
-    def gradient_to_points(self, sequence, gy, sums, values):
+    def gradient_to_points(self, sequence, gy, sums, turned, values):
         """Add what computes the gradient of the results at the points: (size^2, tiles, O)."""
-        self._to_points(sequence, "gradient_to_points", self.o, self.y_size, (0, 0),
-                        (gy, self.y_start), sums, values)
+        self._to_points(sequence, self.form.gradient_to_points, self.o, self.y_size, (0, 0),
+                        (gy, self.y_start), self.y_image, sums, turned, values)
 
-    def _to_points(self, sequence, numbers, c, size, pad, source, sums, values):
-        (rows, columns), (height, width), n = self.grid, size, self.form.size * self.n
-        _way(self.form, numbers, (self.n, c, height, width), (self.n, c, rows, width), 0,
-             self.form.tile, pad[0]).add_to(sequence, source, sums)
-        _way(self.form, numbers, (n, c, rows, width), (n, c, rows, columns), 1,
-             self.form.tile, pad[1]).add_to(sequence, (sums, 0), values)
+    def _to_points(self, sequence, matrix, c, size, pad, source, image, sums, turned, values):
+        """Add sums along columns and along rows; in between rows and columns change places.
 
-    def from_points(self, sequence, products, halves, y, has_bias, activation):
+        So that what lies side by side is long both times: columns x channels, then rows x channels.
+        Sums are (size, N, rows of tiles, columns, C); turned, columns stand before N.
+        """
+        (rows, columns), (height, width), n, s = self.grid, size, self.n, self.form.size
+        _add_sums(sequence, matrix, self.form.tile, (n, rows, height, width * c), pad[0], source,
+                  (image, width * c), (sums, 0), (rows * width * c, n * rows * width * c))
+        length = n * rows * c
+        shape = s, n * rows, width, c
+        sequence.add(reorder(Layout.dense(shape), Layout(shape, (width * length, c, length, 1))),
+                     (sums, 0), (turned, 0))
+        _add_sums(sequence, matrix, self.form.tile, (s, columns, width, length), pad[1],
+                  (turned, 0), (width * length, length), (values, 0),
+                  (columns * length, s * columns * length))
+
+    def from_points(self, sequence, products, halves, results, y, activation):
         """Add what computes results (N, H', W', O) from products (size^2, tiles, O)."""
-        end = 1, 0, has_bias, activation
-        for n, source, target, settings in ((self.form.size, products, halves, ()),
-                                            (self.form.tile, halves, products, end)):
-            shapes = (n, self.o, self.form.size, self.tiles), (n, self.o, 1, self.tiles)
-            _way(self.form, "back", *shapes, 0, *settings).add_to(sequence, (source, 0), target)
-        self._place(sequence, products, y)
+        back, (t, s), length = self.form.back, self.form.back.shape, self.tiles * self.o
+        for n, source, target, settings in ((s, products, halves, ()),
+                                            (t, halves, results, (activation,))):
+            product = _new_product((1, t, s), (n, s, length), None, None,
+                                   (length, n * length, 1), False, *settings)
+            sequence.add(product, back, (source, 0), (target, 0))
+        self._place(sequence, results, y)
 
     def _place(self, sequence, results, y):
         """Add what copies results (columns, rows, tiles, O) to where they belong.
 
-        Of the last row and column of tiles some lie outside; the last row is copied apart, because
-        with it maps would overlap for oneDNN.
+        Of the last tiles in each direction some results lie outside.
         """
-        (rows, columns), o, tile = self.grid, self.o, self.form.tile
-        whole, rest = divmod(self.y_size[0], tile)
-        n, channel, down, right = self.y_strides
-        for i, (column, row) in enumerate(itertools.product(range(tile), repeat=2)):
-            inside = -(-(self.y_size[1] - column) // tile)
-            for first, count in (0, whole), (whole, int(row < rest)):
-                shape = self.n, o, count, inside
-                if min(shape) == 0:
-                    continue
-                source = Layout(shape, (rows * columns * o, 1, columns * o, o))
-                target = Layout(shape, (n, channel, tile * down, tile * right))
-                sequence.add(reorder(source, target),
-                             (results, (i * self.tiles + first * columns) * o),
-                             (y, self.y_start + (tile * first + row) * down + column * right))
+        rows, o, tile = self.grid[0], self.o, self.form.tile
+        down = self.y_size[1] * o
+        sources = tile * self.tiles * o, self.tiles * o, self.n * rows * o, rows * o, o, 1
+        targets = o, down, tile * o, self.y_image, tile * down, 1
+        for (column, width, across), (row, height, along) in itertools.product(
+                *(_whole_and_rest(size, tile) for size in self.y_size[::-1])):
+            shape = across, along, width, self.n, height, o
+            sequence.add(reorder(Layout(shape, sources), Layout(shape, targets)),
+                         (results, (column * self.n * rows + row) * o),
+                         (y, self.y_start + tile * (row * down + column * o)))
 
 
 def _pieces(form, x_shape, y_shape, pad, size):
@@ -346,70 +356,86 @@ def _parts(length, most):
     return [slice(length * i // count, length * (i + 1) // count) for i in range(count)]
 
 
-class Way:
-    """Sums along one axis of maps, the same in all channels: a convolution for each row of numbers.
+def _whole_and_rest(size, tile):
+    """Return first tile, number of tiles, and results of each, of whole tiles and of the rest."""
+    whole, rest = divmod(size, tile)
+    return [part for part in ((0, whole, tile), (whole, 1, rest)) if part[1] and part[2]]
+
+
+def _add_sums(sequence, matrix, tile, shape, pad, source, x_strides, target, y_strides):
+    """Add the products of a matrix with each window of a sequence of rows, of which x has N.
+
+    Windows overlap, oneDNN's arrays must not: every other one is part of the same product. What
+    lies outside x is left out.
 
     Parameters
     ----------
-    form : Form
-    name : str
-        Of the form's array whose rows are the windows.
-    x_shape, y_shape : tuple of int
-        (N, C, H, W) and (N, C, H', W') of each row.
-    axis : int
-        0 along columns, 1 along rows.
-    stride : int
+    matrix : numpy.ndarray, shape (rows of y, size of a window)
+    tile : int
+        Rows from window to window.
+    shape : tuple of int
+        N, windows, rows, and the length of a row.
     pad : int
-        Zeros before the maps.
-    has_bias : bool
-    activation : str, optional
+        Rows that the first window begins before x.
+    source, target : pair of int
+    x_strides, y_strides : pair of int
+        Of x: between its N, and between rows. Of y: between its N, and between its rows; those of
+        windows are a row's length apart.
     """
-
-    def __init__(self, form, name, x_shape, y_shape, axis, stride=1, pad=0, has_bias=False,
-                 activation=None):
-        c, self._size = x_shape[1], math.prod(y_shape)
-        windows = getattr(form, name).astype(FLOAT)
-        window, strides, before = ((pair[axis], pair[1 - axis]) for pair in (
-            (windows.shape[1], 1), (stride, 1), (pad, 0)))
-        behind = ((o - 1) * s + k - i - p for o, s, k, i, p in zip(
-            y_shape[2:], strides, window, x_shape[2:], before, strict=True))
-        layouts = {"src": maps(x_shape), "weights": Layout((c, 1, 1, *window)),
-                   "bias": Layout.dense((c,)) if has_bias else None, "dst": maps(y_shape)}
-        self._description = Description(
-            "convolution_forward", FORWARD_INFERENCE, ALGORITHMS["convolution_direct"],
-            *layouts.values(), DIMS(*strides), DIMS(0, 0), DIMS(*before), DIMS(*behind),
-            post_ops=activation and PostOps(activation=activation))
-        layouts["weights"] = order = self._description.layout("weights")
-        self._layouts = {name: layout for name, layout in layouts.items() if layout}
-        pack = reorder(Layout.dense((c, 1, 1, *window)), order)
-        self._windows = [numpy.zeros(order.size // FLOAT.itemsize, FLOAT) for _ in windows]
-        for row, packed in zip(windows, self._windows, strict=True):
-            pack(numpy.tile(row, c), packed)
-
-    def add_to(self, sequence, x, y):
-        """Add the primitives to a sequence: x is a place there, y an array, one part per row."""
-        bias = [(B, 0)] if "bias" in self._layouts else []
-        for i, window in enumerate(self._windows):
-            sequence.add(Primitive(self._description, **self._layouts), x, window, *bias,
-                         (y, i * self._size))
+    (n, windows, height, length), (m, size) = shape, matrix.shape
+    for (start, stop), step, numbers in _alike(windows, tile, size, pad, height):
+        k, first = stop - start, numbers[0]
+        batch = [axis for axis in ((n, x_strides[0], y_strides[0]),
+                                   (len(numbers), step * tile * x_strides[1], step * length))
+                 if axis[0] > 1]
+        sizes, x_steps, y_steps = zip(*batch, strict=True) if batch else ((),) * 3
+        product = _new_product(
+            (*[1] * len(batch), m, k), (*sizes, k, length), (*[m * size] * len(batch), size, 1),
+            (*x_steps, x_strides[1], 1), (*y_steps, y_strides[1], 1))
+        sequence.add(product, matrix[:, start:stop],
+                     (source[0], source[1] + (first * tile - pad + start) * x_strides[1]),
+                     (target[0], target[1] + first * length))
 
 
-_way = per_thread(Way)
+def _alike(windows, tile, size, pad, height):
+    """Yield which rows of a window are inside, a step, and windows so far apart with just these.
+
+    They do not overlap, and take no more steps than there are, which oneDNN wants to be sure of.
+    """
+    step, groups = -(-size // tile), {}
+    for i in range(windows):
+        begin = i * tile - pad
+        inside = max(0, -begin), min(size, height - begin)
+        groups.setdefault((i % step, inside), []).append(i)
+    most = max(1, min(windows // step, height // (step * tile)))
+    for (_, inside), numbers in groups.items():
+        for part in _parts(len(numbers), most):
+            yield inside, step, numbers[part]
 
 
 @per_thread
-def _describe_product(a_shape, b_shape, a_strides=None, b_strides=None, adds=False):
-    """Return the description and layouts of matrix products y = a b, or y += a b."""
+def _describe_product(a_shape, b_shape, a_strides, b_strides, y_strides, adds, activation):
+    y_shape = *b_shape[:-2], a_shape[-2], b_shape[-1]
     a, b, y = (Layout(shape, strides or dense_strides(shape)) for shape, strides in (
-        (a_shape, a_strides), (b_shape, b_strides), ((*a_shape[:2], b_shape[2]), None)))
-    post_ops = PostOps(has_sum=True) if adds else None
+        (a_shape, a_strides), (b_shape, b_strides), (y_shape, y_strides)))
+    post_ops = PostOps(activation=activation, has_sum=adds) if adds or activation else None
     description = Description("matmul", a, b, None, y, post_ops=post_ops)
     return description, {"src": a, "weights": b, "dst": y}
 
 
-def _new_product(*settings):
-    description, layouts = _describe_product(*settings)
+def _new_product(a_shape, b_shape, a_strides=None, b_strides=None, y_strides=None, adds=False,
+                 activation=None):
+    """Return the primitive of matrix products, activation(a b), or y + a b; b may have more."""
+    description, layouts = _describe_product(a_shape, b_shape, a_strides, b_strides, y_strides,
+                                             adds, activation)
     return Primitive(description, **layouts)
 
 
 _product = per_thread(_new_product)
+
+
+def _new_bias(shape):
+    """Return the primitive that adds a row to each row of a matrix."""
+    x, row = Layout.dense(shape), Layout.dense((1, shape[1]))
+    description = Description("binary", ALGORITHMS["binary_add"], x, row, x)
+    return Primitive(description, src=x, src_1=row, dst=x)
