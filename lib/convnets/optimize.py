@@ -146,28 +146,34 @@ class Optimized(ImageClassifier, chainer.Link):
             raise RuntimeError(
                 "optimize is for inference: call an optimized model within "
                 "chainer.using_config('train', False), or use predict; train the original")
+        plan = self._plan(x.array if isinstance(x, chainer.Variable) else x, pick)
+        if chainer.config.enable_backprop or chainer.get_function_hooks():
+            return Inference(plan).apply((x,))[0]
+        x = getattr(x, "array", x)       # no one asks for a graph: a small network waits less
+        return chainer.Variable(plan(x), requires_grad=False)
+
+    def _plan(self, x, pick):
+        """Return the function that computes the output from images like `x`."""
+        # What is asked below has the same answer each time: a small network waits for one look.
+        key = type(x), x.shape, x.dtype, pick, chainer.config.use_ideep, self.device.name
+        plans = onednn.kept_for(self)
+        if key not in plans:
+            self._check_images(x)
+            if len(plans) >= N_PLANS:
+                del plans[next(iter(plans))]
+            plans[key] = self._make(x, pick)
+        return plans[key]
+
+    def _check_images(self, x):
         self._hollow.check_input(x)
         if x.dtype != np.float32:
             raise ValueError(f"an optimized model takes float32 images, got {x.dtype}")
-        if backend.get_device_from_array(getattr(x, "array", x)) != self.device:
+        if backend.get_device_from_array(x) != self.device:
             raise ValueError(f"the model was optimized on {self.device}: send images there, or "
                              f"optimize the original after to_device")
-        if chainer.config.enable_backprop or chainer.get_function_hooks():
-            return Inference(self, pick).apply((x,))[0]
-        x = getattr(x, "array", x)       # no one asks for a graph: a small network waits less
-        return chainer.Variable(self.plan(x, pick)(x), requires_grad=False)
 
-    def plan(self, x, pick):
-        """Return the function that computes the output from images like `x`."""
+    def _make(self, x, pick):
         is_fast = onednn.wanted(x)
-        plans, key = onednn.kept_for(self), (x.shape, pick, is_fast)
-        if key not in plans:
-            if len(plans) >= N_PLANS:
-                del plans[next(iter(plans))]
-            plans[key] = self._make(x, pick, is_fast)
-        return plans[key]
-
-    def _make(self, x, pick, is_fast):
         if is_fast:
             onednn.free_memory()
         ops, result = self._trace(x, pick)
@@ -215,12 +221,12 @@ class Optimized(ImageClassifier, chainer.Link):
 class Inference(chainer.FunctionNode):
     """The optimized model as one function of Chainer, without a gradient."""
 
-    def __init__(self, model, pick):
-        self.model, self.pick = model, pick
+    def __init__(self, plan):
+        self.plan = plan
 
     def forward(self, inputs):
         """Return the output for images (N, C, H, W)."""
-        return (self.model.plan(inputs[0], self.pick)(inputs[0]),)
+        return (self.plan(*inputs),)
 
     def backward(self, indexes, grad_outputs):
         """Raise an error."""

@@ -46,9 +46,10 @@ def _chainer(use_ideep, prepare=None):
         if case.work == "training":
             optimizer = _optimizer(case, model)
             return lambda: _step(model, optimizer, x, t)
+        chainer.global_config.train = chainer.global_config.enable_backprop = False
         if prepare:
             model = prepare(model)
-        return lambda: _infer(model, x)
+        return lambda: model.logits(x).array
     return make
 
 
@@ -86,11 +87,6 @@ def _recorded(case):
     return work
 
 
-def _infer(model, x):
-    with chainer.no_backprop_mode(), chainer.using_config("train", False):
-        return model.logits(x).array
-
-
 def _torch(channels_last, is_folded=False):
     def make(case):
         import torch
@@ -108,7 +104,8 @@ def _torch(channels_last, is_folded=False):
         net, x = net.to(memory_format=order), torch.from_numpy(x).to(memory_format=order)
         del model
         if case.work == "inference":
-            return lambda: _torch_infer(torch, net.eval(), x)
+            net.eval()
+            return lambda: _torch_infer(torch, net, x)
         t = torch.from_numpy(t).long()
         optimizer = (torch.optim.Adam(net.parameters()) if case.network == "lenet5"
                      else torch.optim.SGD(net.parameters(), 0.01, momentum=0.9))

@@ -65,8 +65,8 @@ class Argument(ctypes.Structure):
 
 _GEOMETRY = (DIMS,) * 4  # strides, dilations, padding before, padding behind
 
-#: Function -> types of its arguments. All return dnnl_status_t but `dnnl_memory_desc_get_size`,
-#: `dnnl_memory_desc_equal` and `dnnl_primitive_desc_query_md`.
+#: Function -> types of its arguments, None to check and convert none. All return dnnl_status_t but
+#: `dnnl_memory_desc_get_size`, `dnnl_memory_desc_equal` and `dnnl_primitive_desc_query_md`.
 _DECLARATIONS = {
     "dnnl_version": (),
     "dnnl_engine_create": (POINTER(HANDLE), c_int, ctypes.c_size_t),
@@ -91,7 +91,7 @@ _DECLARATIONS = {
     "dnnl_primitive_desc_next_impl": (HANDLE,),
     "dnnl_primitive_desc_destroy": (HANDLE,),
     "dnnl_primitive_create": (POINTER(HANDLE), HANDLE),
-    "dnnl_primitive_execute": (HANDLE, HANDLE, c_int, POINTER(Argument)),
+    "dnnl_primitive_execute": None,    # objects of these very types: it is called all the time
     "dnnl_primitive_destroy": (HANDLE,),
     "dnnl_reorder_primitive_desc_create": (POINTER(HANDLE), *(HANDLE,) * 5),
     "dnnl_sgemm": (c_char, c_char, *(c_int64,) * 3, c_float, HANDLE, c_int64, HANDLE, c_int64,

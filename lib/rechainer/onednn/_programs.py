@@ -15,6 +15,7 @@ from rechainer.onednn._library import ALGORITHMS, FORWARD_INFERENCE, Unsupported
 from rechainer.onednn._operations import DIRECT, Convolution, Pooling, split
 from rechainer.onednn._primitives import Description, Layout, PostOps, Primitive, is_same, reorder
 from rechainer.onednn._split import Split
+from rechainer.onednn._windows import Wide, is_whole
 
 import numpy
 
@@ -49,6 +50,7 @@ class Weights:
         self.layout = Layout.dense(grouped)
         self._orders = [(self.layout, as_dense(w))]
         self._at_points, self._lock = weakref.WeakValueDictionary(), threading.Lock()
+        self._wide = None
 
     def at_points(self, form):
         """Return the weights for `Tiled` in a form, (points, C, O), kept while they are in use."""
@@ -59,6 +61,12 @@ class Weights:
             turned[...] = u.transpose(0, 2, 1)
             self._at_points[form] = turned
         return turned
+
+    def widened(self, wide):
+        """Return weights and bias for a `Wide` convolution; for the same layer, it is the same."""
+        if self._wide is None:
+            self._wide = Weights(wide.widened(self.plain), wide.repeated(self.b))
+        return self._wide
 
     @property
     def plain(self):
@@ -160,13 +168,22 @@ class Program:
 
     def convolution(self, x, weights, y_shape, stride, pad, dilate, add=None, activation=None):
         """Add a convolution, what is added to it, and an activation."""
-        form = _winograd.best_form(x.shape, weights.shape, y_shape, stride, pad, dilate,
-                                   _winograd.READ)
+        windows = stride, pad, dilate
+        if add is None and is_whole(x.shape, weights.shape, y_shape, windows):
+            return Value(y_shape, self.linear(x, weights, activation=activation))
+        form = _winograd.best_form(x.shape, weights.shape, y_shape, *windows, _winograd.READ)
         if form and add is None:
             return self._tiled(form, x, weights, y_shape, pad, activation)
         if form:
             return self.add(self._tiled(form, x, weights, y_shape, pad), add, activation)
-        c = Convolution(x.shape, weights.shape, y_shape, stride, pad, dilate)
+        wide = Wide.of(weights.shape, y_shape, windows)
+        if wide and add is None:
+            y = self._direct(x, weights.widened(wide), wide.y_shape, wide.windows, None, activation)
+            return Value(y_shape, y)
+        return self._direct(x, weights, y_shape, windows, add, activation)
+
+    def _direct(self, x, weights, y_shape, windows, add, activation):
+        c = Convolution(x.shape, weights.shape, y_shape, *windows)
         post_ops = PostOps(add and add.layout, activation)
         description = Description("convolution_forward", FORWARD_INFERENCE, DIRECT, c.x, c.any_w,
                                   c.b, c.y, *c.geometry, post_ops=post_ops)
@@ -266,9 +283,12 @@ class Program:
         """
         n, *image = self.input.shape
 
+        def own(program, value):
+            return value if value.root is value else program.call(list, (value,), (value.shape,))[0]
+
         def built():
             program = Program((n // count, *image))
-            return program, build(program)
+            return program, [own(program, value) for value in build(program)]
 
         split, results = Split(count, built), tuple(map(Value, shapes))
         self.steps.append(Step(split, (self.input,), results, (self.input, *results)))

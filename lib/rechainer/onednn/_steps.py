@@ -21,6 +21,7 @@ from rechainer.onednn._library import (
 )
 from rechainer.onednn._primitives import Description, Layout, PostOps, Primitive, is_same, reorder
 from rechainer.onednn._programs import Program, Step, Value
+from rechainer.onednn._windows import Wide, is_whole
 
 import numpy
 
@@ -131,11 +132,19 @@ class TrainingProgram(Program):
         maps_of(x)
         y, wide = Value(y_shape), Wide.of(w.shape, y_shape, windows)
         if wide:
-            w, b = wide.widen(self, w, b)
-            self._convolution_forward(x, w, b, wide.view(y), wide.windows, activation)
+            w, b = self._widened(wide, w, b)
+            self._convolution_forward(x, w, b, reshaped(y, wide.y_shape), wide.windows, activation)
         else:
             self._convolution_forward(x, w, b, y, windows, activation)
         return y
+
+    def _widened(self, wide, w, b):
+        """Add what keeps wide weights and bias up to date; return these."""
+        (wider,) = self.call(lambda arrays: (wide.widened(*arrays),), (w,), None,
+                             (Given(numpy.zeros(wide.w_shape, numpy.float32)),))
+        if b is not None:
+            (b,) = self.call(lambda arrays: (wide.repeated(*arrays),), (b,), (wide.w_shape[:1],))
+        return wider, b
 
     def _convolution_forward(self, x, w, b, y, windows, activation):
         c = ops.convolution(x.shape, w.shape, y.shape, *windows)
@@ -179,9 +188,11 @@ class TrainingProgram(Program):
         if is_whole(x.shape, gw.shape, gy.shape, windows):
             self.linear_backward_weights(x, gy, gw, gb)
         elif wide:
-            wider = wide.gradients(gb is not None)
-            self._convolution_backward_weights(x, wide.view(gy), wide.windows, *wider)
-            wide.narrow(self, wider, (gw, gb) if gb else (gw,))
+            targets = (gw, gb) if gb else (gw,)
+            wider = [Given(numpy.empty(shape, numpy.float32))
+                     for shape in (wide.w_shape, wide.w_shape[:1])[:len(targets)]]
+            self._convolution_backward_weights(x, reshaped(gy, wide.y_shape), wide.windows, *wider)
+            self.call(lambda arrays: wide.narrowed(*arrays), wider, None, targets)
         else:
             self._convolution_backward_weights(x, gy, windows, gw, gb)
 
@@ -317,80 +328,6 @@ def _multiply(c, activation, x, w, *arrays):
     *b, y = arrays
     options = {"activation": activation} if activation else {}
     c.forward_otherwise(x, w, *(b or (None,)), y, **options)
-
-
-class Wide:
-    """A convolution to few channels as one to the channels of several pixels at once.
-
-    With channels last, y (N, O, H, W) is in memory (N, 4 O, H, W / 4): four pixels of a row are
-    one pixel with four times the channels, which fill the processor's vectors. Its weights are
-    four copies of w side by side, each a pixel further to the right, and zeros.
-
-    Parameters
-    ----------
-    w_shape, y_shape : tuple of int
-        (O, C, kH, kW) and (N, O, H, W).
-    windows : tuple
-        Stride, pad and dilation.
-    """
-
-    PIXELS = 4
-
-    def __init__(self, w_shape, y_shape, windows):
-        (n_out, n_in, kh, kw), (n, _, h, width), (stride, *others) = w_shape, y_shape, windows
-        self.w_shape = self.PIXELS * n_out, n_in, kh, kw + self.PIXELS - 1
-        self.y_shape = n, self.PIXELS * n_out, h, width // self.PIXELS
-        self.windows = (stride[0], self.PIXELS), *others
-        self.slices = [(slice(i * n_out, (i + 1) * n_out), ..., slice(i, i + kw))
-                       for i in range(self.PIXELS)]
-
-    @classmethod
-    def of(cls, w_shape, y_shape, windows):
-        """Return the wide form of a convolution if it is faster, else None."""
-        stride, _, dilate = windows
-        is_faster = (w_shape[0] < ops.FEW_CHANNELS and w_shape[1] < ops.FEW_CHANNELS
-                     and y_shape[3] % cls.PIXELS == 0 and stride[1] == dilate[1] == 1
-                     and w_shape[3] >= cls.PIXELS)
-        return cls(w_shape, y_shape, windows) if is_faster else None
-
-    def view(self, y):
-        """Return maps in their wide form, in the same memory."""
-        return reshaped(y, self.y_shape)
-
-    def widen(self, program, w, b):
-        """Add what keeps wide weights and bias up to date; return these."""
-        wide = Given(numpy.zeros(self.w_shape, numpy.float32))
-        views = [wide.array[part] for part in self.slices]
-        program.steps.append(Step(lambda arrays, _: self._fill(views, *arrays), (w,), (wide,)))
-        if b is not None:
-            (b,) = program.call(lambda arrays: (numpy.tile(arrays[0], self.PIXELS),), (b,),
-                                ((self.w_shape[0],),))
-        return wide, b
-
-    @staticmethod
-    def _fill(views, w):
-        for view in views:
-            view[...] = w
-
-    def gradients(self, has_bias):
-        """Return values for the gradients of wide weights and bias."""
-        shapes = (self.w_shape, self.w_shape[:1])[:1 + has_bias]
-        return [Given(numpy.empty(shape, numpy.float32)) for shape in shapes]
-
-    def narrow(self, program, wide, targets):
-        """Add the gradients of weights and bias, sums of those of the wide ones."""
-        def add(arrays):
-            gw = functools.reduce(numpy.add, (arrays[0][part] for part in self.slices))
-            return gw, *(gb.reshape(self.PIXELS, -1).sum(axis=0) for gb in arrays[1:])
-
-        program.call(add, wide, None, targets)
-
-
-def is_whole(x_shape, w_shape, y_shape, windows):
-    """Tell whether a convolution has one window, the whole map: it is linear then."""
-    _, pad, _ = windows
-    return (tuple(y_shape[2:]) == (1, 1) and tuple(pad) == (0, 0)
-            and tuple(x_shape[1:]) == tuple(w_shape[1:]))
 
 
 def _as_vectors(y):
