@@ -258,16 +258,26 @@ TRICKY = {
     "groups": lambda self, x: F.sum(self.bn(self.group(x)), axis=(2, 3)),
     "a linear layer, normalized": lambda self, x: F.relu(self.bn(self.fc(x))),
     "the last is a maximum": lambda self, x: F.max_pooling_2d(self.conv(x), 6).reshape(-1, 2),
+    "few channels and a large window": lambda self, x: F.sum(F.relu(self.wide(x)), axis=(2, 3)),
+    "a sum with few channels": lambda self, x: F.sum(self.wide(x) + self.wide(x), axis=(2, 3)),
+    "a window as large as the map": lambda self, x: F.relu(self.whole(x)).reshape(-1, 2),
+    "a sum with such windows": lambda self, x: F.relu(
+        self.whole(x) + self.whole(F.relu(x))).reshape(-1, 2),
     "indices of a maximum": lambda self, x: F.sum(F.cast(F.cast(self.conv(x), "d"), "f"),
                                                   axis=(2, 3)),
 }
 
 
+@pytest.mark.parametrize("in_parts", [False, True], ids=["whole batch", "in parts"])
 @pytest.mark.parametrize("name", TRICKY)
-def test_tricky(name, engine, inference):
+def test_tricky(name, in_parts, engine, inference, monkeypatch):
+    if in_parts:
+        monkeypatch.setattr(onednn, "threads", lambda: 2)
+        monkeypatch.setattr(sys.modules["convnets.optimize"], "PARTS_FROM", 0)
     np.random.seed(2)
     model = OneLayer(TRICKY[name], conv=L.Convolution2D(2, 2, 3, pad=1),
                      group=L.Convolution2D(2, 2, 3, pad=1, groups=2, nobias=True),
+                     wide=L.Convolution2D(2, 2, 5, pad=3), whole=L.Convolution2D(2, 2, 6),
                      bn=L.BatchNormalization(2), fc=L.Linear(72, 2))
     model.bn.avg_var[...], model.bn.avg_mean[...] = (0.5, 2), (1, -1)
     fast, x = convnets.optimize(model), np.random.RandomState(3).randn(4, 2, 6, 6).astype("f")
