@@ -268,12 +268,8 @@ TRICKY = {
 }
 
 
-@pytest.mark.parametrize("in_parts", [False, True], ids=["whole batch", "in parts"])
 @pytest.mark.parametrize("name", TRICKY)
-def test_tricky(name, in_parts, engine, inference, monkeypatch):
-    if in_parts:
-        monkeypatch.setattr(onednn, "threads", lambda: 2)
-        monkeypatch.setattr(sys.modules["convnets.optimize"], "PARTS_FROM", 0)
+def test_tricky(name, engine, inference):
     np.random.seed(2)
     model = OneLayer(TRICKY[name], conv=L.Convolution2D(2, 2, 3, pad=1),
                      group=L.Convolution2D(2, 2, 3, pad=1, groups=2, nobias=True),
