@@ -254,6 +254,12 @@ def differing(got, expected, reported, n):
         if name not in got or value.dtype.kind in "iub":
             return name in got and np.array_equal(got[name], value)
         allowed = TOLERANCE * max(norms[name], least) + (1.5 / n if name in reported else 0)
-        return np.linalg.norm(got[name] - value) <= allowed
+        return distance(got[name], value) <= allowed
 
     return [name for name, value in expected.items() if not is_close(name, value)]
+
+
+def distance(a, b, size=1 << 20):
+    """Return the norm of a - b, by `size` elements: one of VGG's gradients alone takes 0.4 GB."""
+    pairs = zip(*(np.split(x.ravel(), range(size, x.size, size)) for x in (a, b)), strict=True)
+    return np.linalg.norm([np.linalg.norm(x - y) for x, y in pairs])
