@@ -113,10 +113,12 @@ class Recording:
                       if isinstance(value, np.ndarray)]
         expected, reported = self._ordinary(lossfun, arrays)
         self.names, self._program = self._translated(lossfun, arrays)
+        onednn.free_memory()         # what ordinary steps have used is not used again
         expected = {name: np.array(value) for name, value in expected.items()}
         with unchanged(target):
             got = {**self(arrays), **self._gradients(), **state(target)}
         target.cleargrads()
+        onednn.free_memory()
         wrong = differing(got, expected, reported, len(arrays[0]))
         if wrong:
             raise refused(f"what was recorded with other images gives another "
