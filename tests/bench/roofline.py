@@ -3,18 +3,21 @@
 ``python -m tests.bench.roofline --record FILE``: the layers of VGG16 and ResNet-50 with 8 images,
 in one thread: operations for each byte that must be moved at least, and operations a second,
 forward and in both directions backward; how fast the processor computes and copies at most. The
-operations are those of a direct convolution; layers that are computed in tiles need fewer.
+operations are those of a direct convolution. Layers that are computed in tiles need fewer; they are
+measured both ways.
 Samuel Williams, Andrew Waterman, David Patterson: Roofline (2009).
 """
 
 import argparse
 import sys
 import time
+from unittest import mock
 
 import rechainer
 from convnets import models, results
 from convnets.optimize import Tape
 from rechainer.onednn import _operations as ops
+from rechainer.onednn import _winograd
 from rechainer.onednn._arrays import empty
 
 import chainer
@@ -62,18 +65,26 @@ def convolutions(model):
 
 
 def layer(x_shape, w_shape, y_shape, stride, pad):
-    """Return what was measured of a convolution."""
+    """Return what was measured of a convolution: directly and, where that is better, in tiles."""
     rng = np.random.RandomState(0)
     x, gy = filled(rng, x_shape), filled(rng, y_shape)
     W = rng.rand(*w_shape).astype(np.float32)
-    kernel = ops.convolution(x_shape, w_shape, y_shape, stride, pad, (1, 1))
+    shapes = x_shape, w_shape, y_shape, stride, pad, (1, 1)
     flops = 2 * int(np.prod(y_shape)) * int(np.prod(w_shape[1:]))
-    speed = {"forward": lambda: kernel.forward(x, W),
-             "backward to the maps": lambda: kernel.backward_data(W, gy),
-             "backward to the weights": lambda: kernel.backward_weights(x, gy)}
+
+    def speed():
+        kernel = ops.Convolution(*shapes)
+        passes = {"forward": lambda: kernel.forward(x, W),
+                  "backward to the maps": lambda: kernel.backward_data(W, gy),
+                  "backward to the weights": lambda: kernel.backward_weights(x, gy)}
+        return {name: round(flops / seconds(f) / 1e9, 1) for name, f in passes.items()}
+
+    with mock.patch.object(_winograd, "best_form", lambda *shapes: None):
+        direct = speed()
+    in_tiles = speed() if _winograd.best_form(*shapes) else None
     return {"x": x_shape, "W": w_shape, "y": y_shape, "gflop": flops / 1e9,
             "flops_per_byte": round(flops / (x.nbytes + W.nbytes + gy.nbytes), 2),
-            **{name: round(flops / seconds(f) / 1e9, 1) for name, f in speed.items()}}
+            **direct, "in_tiles": in_tiles}
 
 
 def filled(rng, shape):
