@@ -1,6 +1,6 @@
 """Parts of a batch, each computed by a thread of its own from the first layer to the last.
 
-Threads that share each operation meet at its end, thousands of times in a deep network; one that
+Threads that share each operation meet at its end, hundreds of times in a deep network; one that
 does not get a processor just then holds up the others. And what one has computed lies in another's
 cache. Parts need to meet once.
 """
