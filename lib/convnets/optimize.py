@@ -34,8 +34,9 @@ from .models import ImageClassifier
 #: Shapes of input whose plans a thread keeps; beyond it the oldest goes.
 N_PLANS = 8
 
-#: Multiplications in a batch from which threads compute parts of it: they meet after 0.1 ms.
-PARTS_FROM = 1e8
+#: Multiplications in a batch from which threads compute parts of it: they meet after 0.1 ms. Up to
+#: which one thread computes it all: a second would wait longer than it helps.
+PARTS_FROM, ALONE_TO = 1e8, 5e5
 
 #: How far outputs may be from the original's, relative to the largest, before `optimize` refuses.
 TOLERANCE = 1e-3
@@ -476,6 +477,21 @@ def fast_plan(ops, result, shape):
     for op in ops:
         if any(dtype != np.float32 for dtype in op.dtypes):
             raise onednn.Unsupported(f"{op.node.label} in {op.dtypes}")
+    if work(ops) > ALONE_TO:
+        program = built(ops, result, shape)
+        return lambda x: program.run(x)[0]
+    with onednn.Alone():
+        program = built(ops, result, shape)
+
+    def run(x):
+        with onednn.Alone():
+            return program.run(x)[0]
+
+    return run
+
+
+def built(ops, result, shape):
+    """Return the program for these operations."""
     program = onednn.Program(shape)
     values = {0: program.input}
     on_maps, rest = in_parts(ops, shape)
@@ -485,8 +501,12 @@ def fast_plan(ops, result, shape):
         except onednn.Unsupported:
             rest = ops
     add_steps(program, rest, values)
-    program.finish(values[result])
-    return lambda x: program.run(x)[0]
+    return program.finish(values[result])
+
+
+def work(ops):
+    """Return the multiplications in layers."""
+    return sum(math.prod(op.shapes[0]) * math.prod(op.layer.shape[1:]) for op in ops if op.layer)
 
 
 def in_parts(ops, shape):
@@ -496,9 +516,7 @@ def in_parts(ops, shape):
     weights that it takes longest to read them.
     """
     on_maps = list(itertools.takewhile(is_on_maps, ops))
-    work = sum(math.prod(op.shapes[0]) * math.prod(op.layer.shape[1:])
-               for op in on_maps if op.layer)
-    if onednn.threads() == 1 or shape[0] % onednn.threads() or work < PARTS_FROM:
+    if onednn.threads() == 1 or shape[0] % onednn.threads() or work(on_maps) < PARTS_FROM:
         return [], ops
     return on_maps, ops[len(on_maps):]
 

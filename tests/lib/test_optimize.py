@@ -1,5 +1,6 @@
 """Optimized models: the same outputs as the original, and clear words where they cannot serve."""
 
+import ctypes
 import multiprocessing
 import sys
 import threading
@@ -50,6 +51,7 @@ def engine(request, monkeypatch):
     # Batches of 2 and 4 images are computed in two parts, however small they are.
     monkeypatch.setattr(onednn, "threads", lambda: threads)
     monkeypatch.setattr(sys.modules["convnets.optimize"], "PARTS_FROM", 0)
+    monkeypatch.setattr(sys.modules["convnets.optimize"], "ALONE_TO", 0)
     with chainer.using_config("use_ideep", mode):
         yield mode
 
@@ -356,6 +358,31 @@ def test_a_fork_has_no_threads_of_its_parent(monkeypatch, inference):
     got = queue.get(timeout=60)
     child.join()
     assert difference(got, expected) < NEAR
+
+
+@WITH_ONEDNN
+def test_a_small_network_needs_one_thread(inference):
+    openmp = ctypes.CDLL("libgomp.so.1")
+    before = openmp.omp_get_max_threads()
+    asked, call = [], onednn.Program.execute
+
+    def execute(self):
+        asked.append(openmp.omp_get_max_threads())
+        call(self)
+
+    openmp.omp_set_num_threads(2)
+    try:
+        with chainer.using_config("use_ideep", "auto"), pytest.MonkeyPatch.context() as patch:
+            patch.setattr(onednn.Program, "execute", execute)
+            fast = convnets.optimize(build("LeNet5ChainList"))
+            asked.clear()
+            for n in 1, 16:
+                fast.logits(images("LeNet5ChainList", n))
+            after = openmp.omp_get_max_threads()
+    finally:
+        openmp.omp_set_num_threads(before)
+    assert asked == [1, 2]
+    assert after == 2
 
 
 @WITH_ONEDNN

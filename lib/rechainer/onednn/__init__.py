@@ -31,12 +31,12 @@ from rechainer.onednn._chainer import SEAMS, is_usable, wanted
 from rechainer.onednn._library import Unsupported
 from rechainer.onednn._memory import free_memory
 from rechainer.onednn._primitives import kept_for
-from rechainer.onednn._products import threads
+from rechainer.onednn._products import Alone, threads
 from rechainer.onednn._programs import Program, Value, Weights
 from rechainer.onednn._steps import Given, TrainingProgram
 
-__all__ = ["SEAMS", "Given", "Program", "TrainingProgram", "Unsupported", "Value", "Weights",
-           "free_memory", "is_usable", "kept_for", "status", "threads", "wanted"]
+__all__ = ["SEAMS", "Alone", "Given", "Program", "TrainingProgram", "Unsupported", "Value",
+           "Weights", "free_memory", "is_usable", "kept_for", "status", "threads", "wanted"]
 
 
 def status():

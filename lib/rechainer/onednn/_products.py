@@ -67,14 +67,31 @@ def one_thread():
 _BODY = ctypes.CFUNCTYPE(None, ctypes.c_void_p)
 
 
+@functools.cache
+def openmp():
+    """Return GNU's OpenMP, whose threads are oneDNN's."""
+    return ctypes.CDLL("libgomp.so.1")
+
+
 def threads():
     """Return how many threads OpenMP gives to what this thread computes."""
-    return ctypes.CDLL("libgomp.so.1").omp_get_max_threads()
+    return openmp().omp_get_max_threads()
+
+
+class Alone:
+    """The context in which what this thread computes has no threads but this one."""
+
+    def __enter__(self):
+        self._count = openmp().omp_get_max_threads()
+        openmp().omp_set_num_threads(1)
+
+    def __exit__(self, *error):
+        openmp().omp_set_num_threads(self._count)
 
 
 def in_threads(work, size):
     """Call ``work`` with slices that make up ``range(size)``, each in a thread of OpenMP."""
-    openmp, count = ctypes.CDLL("libgomp.so.1"), min(threads(), size)
+    count = min(threads(), size)
     if count == 1:
         work(slice(0, size))
         return
@@ -84,13 +101,13 @@ def in_threads(work, size):
 
     def body(_):
         # OpenMP may give fewer threads than it was asked for.
-        i, n = openmp.omp_get_thread_num(), openmp.omp_get_num_threads()
+        i, n = openmp().omp_get_thread_num(), openmp().omp_get_num_threads()
         try:
             contexts[i].run(work, slice(size * i // n, size * (i + 1) // n))
         except BaseException as e:
             errors.append(e)
 
-    openmp.GOMP_parallel(_BODY(body), None, count, 0)
+    openmp().GOMP_parallel(_BODY(body), None, count, 0)
     if errors:
         raise errors[0]
 

@@ -6,17 +6,17 @@ cache. Parts need to meet once.
 """
 
 import concurrent.futures
-import ctypes
 import functools
 import os
 from concurrent.futures import ThreadPoolExecutor
+
+from rechainer.onednn._products import openmp
 
 
 @functools.cache
 def _worker(number):
     """Return a thread for jobs one after the other; oneDNN gives it no others for help."""
-    return ThreadPoolExecutor(1, f"part {number}", ctypes.CDLL("libgomp.so.1").omp_set_num_threads,
-                              (1,))
+    return ThreadPoolExecutor(1, f"part {number}", openmp().omp_set_num_threads, (1,))
 
 
 if hasattr(os, "register_at_fork"):
