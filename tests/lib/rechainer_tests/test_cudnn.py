@@ -27,6 +27,10 @@ def on_device(python, monkeypatch):
 
 @pytest.mark.parametrize("name", [
     "convolutions_2d", "convolutions_nd", "deconvolutions", "channels_last", "pooling",
+    "pooling_with_the_channels_last",
+    "pooling_with_the_channels_last_is_deterministic_where_it_shall_be",
+    "pooling_where_the_channels_last_are_refused", "pooling_keeps_to_what_there_is",
+    "parts_of_arrays_are_aligned",
     "batch_normalization", "batch_normalization_without_running_statistics",
     "fixed_batch_normalization", "fused_normalization", "fused_normalization_in_old_code",
     "what_is_not_fused", "fused_normalization_refused", "waiting_variables",

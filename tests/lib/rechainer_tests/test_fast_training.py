@@ -22,6 +22,8 @@ FAKE = Path(__file__).with_name("fake_gpu")
     "data_sent_ahead",
     "channels_last",
     "channels_last_changes_no_gradient",
+    "channels_last_stay_last_in_pooling",
+    "the_fused_optimizer_aligns_parameters",
     "fused_normalization_is_as_exact",
     "predictions",
     "a_killed_run_continues_bit_for_bit",

@@ -145,6 +145,21 @@ def the_fused_optimizer():
         assert steps == [f"fused_{options['optimizer']}"] * 14, "one kernel a step"
 
 
+def the_fused_optimizer_aligns_parameters():
+    """Of odd sizes, as cuDNN's plans want them: float16 ones, their originals and gradients."""
+    for half in (False, True):
+        model = Network()
+        model.to_device("@cupy:0")
+        rule = chainer.optimizers.Adam().setup(model)
+        if half:
+            precision.Originals(rule)
+        flat = Fused(rule).place()
+        views = [*(p.array for p in model.params()), *flat.grads,
+                 *(rule.state["m"] for rule in (p.update_rule for p in flat.params))]
+        assert len({view.size % 8 for view in views}) > 1
+        assert {view.data.ptr % 16 for view in views} == {0}
+
+
 def data_sent_ahead():
     for options in KINDS[:2]:
         expected = trained(**options)
@@ -252,6 +267,17 @@ def channels_last_changes_no_gradient():
             frontend.built[before:between], frontend.built[between:])]
         assert used[0] == 0 < used[1], (name, used)
         near(got, expected, 2e-5, name)
+
+
+def channels_last_stay_last_in_pooling():
+    """Maps are turned where a network begins and where it ends, and nowhere between."""
+    for name, n_pooling in (("VGG", 3), ("residual", 1)):
+        build, shape = SMALL[name]
+        _, labels = one_step(build, shape, "channels last")
+        n_convolutions = labels["Convolution2DFunction"]
+        assert labels["MaxPoolingND"] == labels["MaxPoolingGrad"] == n_pooling
+        # Each convolution's filters, both ways; images there, the last maps there and back.
+        assert labels["Turned"] == 2 * n_convolutions + 3, (name, labels)
 
 
 def near(got, expected, tolerance, message):
