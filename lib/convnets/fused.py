@@ -1,6 +1,6 @@
 """An optimizer's step over all parameters at once, instead of one after the other.
 
-The parameters, the state of the optimizer and the gradients lie end to end in flat buffers; the
+The parameters, the state of the optimizer and the gradients lie in a row in flat buffers; the
 parameters of the model are views of theirs. So a step is one kernel on a GPU, where Chainer starts
 at least one for each parameter. What changes from step to step, such as the learning rate, is read
 from a small buffer on the device: a recorded step (`convnets.cuda_graphs`) finds the new values.
@@ -25,8 +25,8 @@ from chainer.variable import _AllowArrayAccessWithNonstandardLayout as any_layou
 COMMON = 2
 #: Elements that a processor updates at a time: they and what comes between stay in its cache.
 PIECE = 2**15
-#: Parameters begin at multiples of so many elements: at 16 bytes, as cuDNN wants filters, in float16
-#: too. What lies between is zero and stays so.
+#: Parameters begin at multiples of so many elements: of 16 bytes, as cuDNN wants filters, in
+#: float16 too. What lies between is zero and stays so.
 ALIGNED = 8
 #: The gradient as the rules take it, in C.
 GRADIENT = "T g = grad * numbers[0] + numbers[1] * param;\n"

@@ -12,6 +12,8 @@ environment's ``CHAINER_CUDNN_FAST_BATCH_NORMALIZATION=1``) batch normalization,
 done by one function of cuDNN's, see `rechainer.cudnn`.
 """
 
+from rechainer import cudnn
+
 import chainer
 import chainer.functions as F
 import chainer.links as L
@@ -21,7 +23,6 @@ from chainer.backends import cuda
 from chainer.functions.connection.convolution_2d import Convolution2DFunction
 from chainer.functions.pooling.max_pooling_nd import MaxPoolingND
 from chainer.utils.conv import get_conv_outsize
-from rechainer import cudnn
 
 
 class Turned(chainer.FunctionNode):

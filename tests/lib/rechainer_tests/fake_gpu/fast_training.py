@@ -8,7 +8,7 @@ import fake_device  # noqa: F401  before Chainer
 
 # isort: split
 import convnets
-from convnets import cuda_graphs, data, devices, losses, models, precision, training
+from convnets import cli, cuda_graphs, data, devices, losses, models, precision, training
 from convnets.fused import Fused
 from convnets.layouts import use_channels_last
 
@@ -158,6 +158,32 @@ def the_fused_optimizer_aligns_parameters():
                  *(rule.state["m"] for rule in (p.update_rule for p in flat.params))]
         assert len({view.size % 8 for view in views}) > 1
         assert {view.data.ptr % 16 for view in views} == {0}
+
+
+def the_command_line_switches_cudnn():
+    """Each switch alone does what it says, for the run only."""
+    notes, labels = frontend.numerical_note, collections.Counter()
+
+    def graphs(*switches, model="lenet5", data="mnist"):
+        before = len(frontend.built)
+        with Labels(labels):
+            status = cli.main([
+                "train", model, "--data", data, "--n-train", "8", "--n-test", "2", "--quiet",
+                "--iterations", "1", "--batch", "4", "--device", "@cupy:0", *switches])
+        assert status == 0
+        assert not any(getattr(chainer.config, name) for name in cli.SWITCHES)
+        return frontend.built[before:]
+
+    # The plans of a training step; those of the evaluation are for other numbers of images.
+    assert not any(g.unwanted for g in graphs())
+    unwanted = [notes.NONDETERMINISTIC]
+    assert sum(g.unwanted == unwanted for g in graphs("--cudnn-deterministic")) == 5
+    assert {g.used for g in graphs("--autotune", "--cudnn-deterministic")} == {2}
+    half_last = "--precision", "mixed16", "--channels-last"
+    graphs(*half_last, model="resnet20", data="cifar10")
+    assert labels["NormalizedReLU"] == 0
+    graphs(*half_last, "--cudnn-fast-batch-normalization", model="resnet20", data="cifar10")
+    assert labels["NormalizedReLU"] == labels["NormalizedReLUGrad"] == 19
 
 
 def data_sent_ahead():

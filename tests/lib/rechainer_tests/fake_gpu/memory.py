@@ -5,7 +5,6 @@ import itertools
 
 import numpy
 
-
 #: cuDNN's plans are made for arrays that begin at multiples of so many bytes.
 ALIGNMENT = 16
 

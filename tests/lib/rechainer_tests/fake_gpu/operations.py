@@ -3,6 +3,8 @@
 import fake_device  # noqa: F401  before Chainer
 
 # isort: split
+from convnets.layouts import max_pooling
+
 import chainer
 import chainer.functions as F
 import chainer.links as L
@@ -11,7 +13,6 @@ import cupy
 import libcudnn
 import numpy as np
 from chainer.backends import cuda
-from convnets.layouts import max_pooling
 
 CONFIGURATIONS = 40
 TOLERANCE = {"e": 2e-2, "f": 2e-5, "d": 1e-10}
