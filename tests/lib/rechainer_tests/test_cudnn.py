@@ -71,18 +71,39 @@ def test_the_script_for_a_machine_with_a_gpu(bench, tmp_path):
             assert peer["images_per_second"] > 0
     assert [row["what"] for row in run["parts"]["ways to train"]] == [
         "fused optimizer", "CUDA graph", "channels last, CIFAR", "fused normalization"]
-    assert {"batch normalization + ReLU", "batch normalization + sum + ReLU"} <= {
+    assert {"batch normalization + ReLU", "batch normalization + sum + ReLU",
+            "max pooling last, 2x2", "max pooling last, 3x3, pad 1"} <= {
         row["what"] for row in run["parts"]["operations"]}
 
 
 def test_a_part_that_breaks_or_hangs_leaves_the_others(bench, tmp_path, monkeypatch):
-    monkeypatch.setenv("BREAK", "operations=exit,ways to train=hang")
+    late, row = "LeNet5; inference; batch 2", "LeNet5, training, batch 4"
+    monkeypatch.setenv("BREAK", f"operations=exit,ways to train=hang,{late}=exit late")
     done = bench("--small", "--rounds", "1", status=1)
     assert "SOME CHECKS FAILED" in done.stdout
     parts = json.loads((tmp_path / "gpu.json").read_text())["parts"]
     assert parts["operations"] == "failed: its process ended with status 7"
     assert parts["ways to train"] == "failed: not done after 4 s"
-    assert parts["LeNet5, training, batch 4"]["peers"]["Chainer, float32"]["milliseconds"] > 0
+    peers = parts[row]["peers"]
+    assert peers["Chainer, float32"]["milliseconds"] > 0
+    late = parts[late.replace(";", ",")]
+    assert late["unfinished"] == "its process ended with status 7"
+    assert late["peers"].keys() == peers.keys()
+    assert all(peer["milliseconds"] > 0 for peer in late["peers"].values())
+
+    monkeypatch.delenv("BREAK")
+    bench("--small", "--rounds", "1", "--resume")
+    again = json.loads((tmp_path / "gpu.json").read_text())["parts"]
+    assert again[row] == parts[row], "what was whole is not run again"
+    assert all(check["passed"] for name in ("operations", "ways to train") for check in again[name])
+    assert "unfinished" not in again["LeNet5, inference, batch 2"]
+    with (tmp_path / "gpu.json").open("r+") as file:
+        run = json.load(file)
+        file.seek(0)
+        json.dump({**run, "device": "another"}, file)
+        file.truncate()
+    done = bench("--small", "--resume", status=1)
+    assert "was made with device another, here it is" in done.stderr
 
 
 def test_without_a_gpu_the_script_says_so(python, monkeypatch):
