@@ -31,7 +31,17 @@ from pathlib import Path
 
 import convnets
 import rechainer
-from convnets import cuda_graphs, data, devices, inspect, layouts, models, precision, results
+from convnets import (
+    cuda_graphs,
+    data,
+    devices,
+    gpu_record,
+    inspect,
+    layouts,
+    models,
+    precision,
+    results,
+)
 from convnets.fused import Fused, any_layout
 
 import chainer
@@ -792,8 +802,9 @@ def show(name, found, ceilings=None):
                   f"{row.get('type', ''):8s} {told[:160]}")
     elif isinstance(found, dict) and "peers" in found:
         for peer, row in found["peers"].items():
-            print(f"  {peer:44s}{row.get('error', '')[:160] or told_time(peer, row)}"
-                  f"{told_share(peer, row, found, ceilings)}")
+            share = gpu_record.share(peer, row, found, ceilings)
+            print(f"  {peer:44s}{row.get('error', '')[:160] or told_time(row)}"
+                  f"{'' if share is None else f' {share:6.1%}'}")
         if UNFINISHED in found:
             print(f"  {UNFINISHED}: {found[UNFINISHED]}")
     elif isinstance(found, dict):
@@ -803,19 +814,10 @@ def show(name, found, ceilings=None):
         print(f"  {found}", flush=True)
 
 
-def told_time(peer, row):
+def told_time(row):
     """Return a line's numbers."""
     return (f"{row['milliseconds']:9.2f} ms {row['images_per_second']:9.0f} images/s "
             f"{row['bytes'] / 2**20:7.0f} MiB")
-
-
-def told_share(peer, row, found, ceilings):
-    """Return the share of the card's products of matrices that a network reaches."""
-    if not isinstance(ceilings, dict) or "images_per_second" not in row:
-        return ""
-    half = "mixed" in peer or "autocast" in peer
-    most = ceilings.get("float16 TFLOP/s" if half else "TF32 TFLOP/s", float("nan"))
-    return f" {row['images_per_second'] * found['flop_per_image'] / 1e12 / most:6.1%}"
 
 
 def passed(found):

@@ -76,6 +76,30 @@ def test_the_script_for_a_machine_with_a_gpu(bench, tmp_path):
         row["what"] for row in run["parts"]["operations"]}
 
 
+SMALL_KERNELS = """
+import fake_device
+from tests.bench import gpu
+
+gpu.POOLED = [("2x2", (2, 4, 6, 6)), ("3x3, pad 1", (2, 4, 6, 6))]
+gpu.TIMED = [(2, 8, 3, 3)]
+device = gpu.devices.get("@cupy:0")
+found = list(gpu.time_kernels(device))
+assert len(found[-1]) == 2 * 2 + 2 * 3, found[-1]
+assert found[-1]["max pooling 2x2, (2, 4, 6, 6), channels last"] > 0
+checks = gpu.check_ways_to_train(device, ["channels last, VGG, mixed16, CUDA graph"])
+assert [row["passed"] for row in checks] == [True]
+assert [*gpu.builders("VGG16", 1, True, device, gpu.COMPILED)][:2] == [
+    "Chainer, float32", "Chainer, mixed16, channels last, graph"]
+assert len([*gpu.builders("ResNet50", 128, True, device, gpu.WAYS)]) >= 6
+"""
+
+
+def test_what_the_script_does_beside_that(python, monkeypatch):
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join(
+        [str(FAKE), str(Path(__file__).parents[3]), os.environ.get("PYTHONPATH", "")]))
+    python(SMALL_KERNELS)
+
+
 def test_a_part_that_breaks_or_hangs_leaves_the_others(bench, tmp_path, monkeypatch):
     late, row = "LeNet5; inference; batch 2", "LeNet5, training, batch 4"
     monkeypatch.setenv("BREAK", f"operations=exit,ways to train=hang,{late}=exit late")
