@@ -55,8 +55,9 @@ try:
 except ImportError:
     torch = None
 
-#: Seconds for all parts together, for one, and for one that compiles.
+#: Seconds for all parts together, for one, and for one that compiles or chooses many plans.
 BUDGET, LIMIT, LONG = 570, 75, 150
+LONG_PARTS = ("ways to train",)
 #: How a part is run in a process of its own.
 CHILD = [sys.executable, "-m", "tests.bench.gpu"]
 ROUNDS = 15
@@ -726,7 +727,7 @@ def run_parts(args, argv, earlier, keep):
     end, found = time.monotonic() + BUDGET, {}
     for name in parts(args, None):
         left = end - time.monotonic()
-        limit = min(left, LONG if name.endswith(BESIDE_COMPILED) else LIMIT)
+        limit = min(left, LONG if name in LONG_PARTS or name.endswith(BESIDE_COMPILED) else LIMIT)
         if is_whole(earlier.get(name)):
             found[name] = earlier[name]
         elif left > 5:
