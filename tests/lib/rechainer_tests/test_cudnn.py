@@ -86,10 +86,12 @@ device = gpu.devices.get("@cupy:0")
 found = list(gpu.time_kernels(device))
 assert len(found[-1]) == 2 * 2 + 2 * 3, found[-1]
 assert found[-1]["max pooling 2x2, (2, 4, 6, 6), channels last"] > 0
+def smaller():
+    gpu.np.random.seed(0)
+    return gpu.models.VGG(((4, 1), (8, 1)), 10, (3, 36, 36), hidden=8)
+
 way = "channels last, VGG, mixed16, CUDA graph"
-gpu.WAYS_TO_TRAIN[way] = (
-    lambda: gpu.models.VGG(((4, 1), (8, 1)), 10, (3, 36, 36), hidden=8),
-    *gpu.WAYS_TO_TRAIN[way][1:])
+gpu.WAYS_TO_TRAIN[way] = smaller, *gpu.WAYS_TO_TRAIN[way][1:]
 checks = gpu.check_ways_to_train(device, [way])
 assert [row["passed"] for row in checks] == [True]
 assert [*gpu.builders("VGG16", 1, True, device, gpu.COMPILED)][:2] == [
