@@ -57,7 +57,7 @@ except ImportError:
 
 #: Seconds for all parts together, for one, and for one that compiles or chooses many plans.
 BUDGET, LIMIT, LONG = 570, 75, 150
-LONG_PARTS = ("ways to train",)
+LONG_PARTS = ("ways to train", "Chainer's own tests")
 #: How a part is run in a process of its own.
 CHILD = [sys.executable, "-m", "tests.bench.gpu"]
 ROUNDS = 15
@@ -852,7 +852,9 @@ def parser():
 
 
 def recorded_parts(path, run):
-    """Return the parts of a record that a run goes on with, none if there is no file.
+    """Return the parts of a record that a run goes on with, and the runs that made them.
+
+    There are none if there is no file.
 
     Raises
     ------
@@ -862,14 +864,15 @@ def recorded_parts(path, run):
     if path is None:
         raise ValueError("which record? Give --record FILE")
     if not path.exists():
-        return {}
+        return {}, []
     there = results.load(path, (*results.KEYS[:6], "parts"))
     for key in ("device", "versions", "torch"):
         if there.get(key) != run[key]:
             raise ValueError(f"{path} was made with {key} {there.get(key)}, here it is {run[key]}; "
                              f"numbers of both in one table would not compare. Record to another "
                              f"file")
-    return there["parts"]
+    one = {key: there[key] for key in ("command", "date")}
+    return there["parts"], [*there.get("continues", ()), one]
 
 
 def main(argv=None):
@@ -893,7 +896,7 @@ def main(argv=None):
     earlier = {}
     if args.resume:
         try:
-            earlier = recorded_parts(args.record, run)
+            earlier, run["continues"] = recorded_parts(args.record, run)
         except ValueError as error:
             print(f"--resume: {error}", file=sys.stderr)
             return 1

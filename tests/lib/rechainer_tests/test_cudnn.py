@@ -123,7 +123,9 @@ def test_a_part_that_breaks_or_hangs_leaves_the_others(bench, tmp_path, monkeypa
 
     monkeypatch.delenv("BREAK")
     bench("--small", "--rounds", "1", "--resume")
-    again = json.loads((tmp_path / "gpu.json").read_text())["parts"]
+    run = json.loads((tmp_path / "gpu.json").read_text())
+    again = run["parts"]
+    assert [one["command"].split()[-2] for one in run["continues"]] == ["--record"]
     assert again[row] == parts[row], "what was whole is not run again"
     assert all(check["passed"] for name in ("operations", "ways to train") for check in again[name])
     assert "unfinished" not in again["LeNet5, inference, batch 2"]
