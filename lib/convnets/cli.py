@@ -43,7 +43,7 @@ WAYS = "channels_last", "fused", "cuda_graph", "recorded", "prefetch"
 # Settings of Chainer's for cuDNN that `convnets train` switches on for the run, by their own names.
 SWITCHES = {
     "autotune": "measure cuDNN's ways to do each convolution, and take the fastest",
-    "cudnn_deterministic": "the same bits each time on a GPU, which --resume needs there",
+    "cudnn_deterministic": "the same bits each time, which --resume needs for them",
     "cudnn_fast_batch_normalization":
         "cuDNN's faster batch normalization; with --precision mixed16 and --channels-last the sum "
         "and the ReLU behind it are part of it",
