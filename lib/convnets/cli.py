@@ -1,6 +1,7 @@
 """The `convnets` command: train, predict, summary, data, weights, convert, labs, and more."""
 
 import argparse
+import contextlib
 import importlib
 import shlex
 import sys
@@ -10,6 +11,7 @@ import rechainer  # noqa: F401  must come before chainer
 
 import chainer  # isort: skip
 import numpy as np
+from chainer.backends import cuda
 
 from . import cuda_graphs, data, devices, inspect, models, precision, pretrained, results, training
 from .files import read_npz, written_whole
@@ -37,6 +39,15 @@ OPTIONS = ("epochs", "iterations", "every", "batch", "optimizer", "lr", "weight_
 
 # The same, but no part of what a run is: they change how it is calculated.
 WAYS = "channels_last", "fused", "cuda_graph", "recorded", "prefetch"
+
+# Settings of Chainer's for cuDNN that `convnets train` switches on for the run, by their own names.
+SWITCHES = {
+    "autotune": "measure cuDNN's ways to do each convolution, and take the fastest",
+    "cudnn_deterministic": "the same bits each time, which --resume needs for them",
+    "cudnn_fast_batch_normalization":
+        "cuDNN's faster batch normalization; with --precision mixed16 and --channels-last the sum "
+        "and the ReLU behind it are part of it",
+}
 
 # Distance of a converted network from the original in its own framework: rounding stays below.
 CHECKED = 1e-4
@@ -106,6 +117,8 @@ def _add_train(commands):
                         "processor with oneDNN (CHAINER_USE_IDEEP=auto)")
     p.add_argument("--prefetch", action="store_true",
                    help="send images to a GPU while it works on the last ones")
+    for name, text in SWITCHES.items():
+        p.add_argument(_flag(name), action="store_true", help=f"{text}; on a GPU")
     p.add_argument("--out", type=Path, help="folder for log, snapshots and model.npz")
     p.add_argument("--resume", action="store_true", help="continue the run in --out")
     p.add_argument("--record", type=Path, help="write a recorded run to this JSON file")
@@ -113,7 +126,36 @@ def _add_train(commands):
     p.set_defaults(run=_train)
 
 
+def _flag(name):
+    return "--" + name.replace("_", "-")
+
+
+@contextlib.contextmanager
+def _switched(args):
+    """Have Chainer's settings for cuDNN on that were asked for.
+
+    Raises
+    ------
+    ValueError
+        If the device is no GPU with cuDNN.
+    """
+    wanted = [name for name in SWITCHES if getattr(args, name)]
+    device = devices.get(args.device)
+    if wanted and not (isinstance(device, cuda.GpuDevice) and cuda.cudnn_enabled):
+        raise ValueError(f"{' '.join(map(_flag, wanted))}: this is for cuDNN on a GPU; "
+                         f"{device.name} has none. Give --device @cupy:0, or leave it out")
+    with contextlib.ExitStack() as stack:
+        for name in wanted:
+            stack.enter_context(chainer.using_config(name, True))
+        yield
+
+
 def _train(args):
+    with _switched(args):
+        _trained(args)
+
+
+def _trained(args):
     np.random.seed(args.seed)
     model = SMALL[args.model]()
     train_set, test_set = DATA[args.data](args.n_train, args.n_test)

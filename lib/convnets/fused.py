@@ -1,6 +1,6 @@
 """An optimizer's step over all parameters at once, instead of one after the other.
 
-The parameters, the state of the optimizer and the gradients lie end to end in flat buffers; the
+The parameters, the state of the optimizer and the gradients lie in a row in flat buffers; the
 parameters of the model are views of theirs. So a step is one kernel on a GPU, where Chainer starts
 at least one for each parameter. What changes from step to step, such as the learning rate, is read
 from a small buffer on the device: a recorded step (`convnets.cuda_graphs`) finds the new values.
@@ -25,6 +25,9 @@ from chainer.variable import _AllowArrayAccessWithNonstandardLayout as any_layou
 COMMON = 2
 #: Elements that a processor updates at a time: they and what comes between stay in its cache.
 PIECE = 2**15
+#: Parameters begin at multiples of so many elements: of 16 bytes, as cuDNN wants filters, in
+#: float16 too. What lies between is zero and stays so.
+ALIGNED = 8
 #: The gradient as the rules take it, in C.
 GRADIENT = "T g = grad * numbers[0] + numbers[1] * param;\n"
 
@@ -252,7 +255,7 @@ def _flatten(target, rule):
         for master, view in zip(masters, views, strict=True):
             master.array = view
         xp = masters[0].device.xp
-        gradient = xp.empty_like(values)
+        gradient = xp.zeros_like(values)
         states = tuple(_joined_state(params, name) for name in rule.states)
         half = _half(params, masters, xp)
         return Flat(
@@ -299,14 +302,22 @@ def _master(param):
 def _joined(arrays):
     """Return arrays as one flat array, and views of it that are equal to them."""
     xp = cuda.get_array_module(*arrays)
-    flat = xp.concatenate([xp.ascontiguousarray(array).reshape(-1) for array in arrays])
-    return flat, _views(flat, [array.shape for array in arrays])
+    flat = xp.zeros(sum(_room(array.shape) for array in arrays), arrays[0].dtype)
+    views = _views(flat, [array.shape for array in arrays])
+    for view, array in zip(views, arrays, strict=True):
+        view[...] = array
+    return flat, views
+
+
+def _room(shape):
+    """Return the elements that an array takes with what lies behind it."""
+    return -(-math.prod(shape) // ALIGNED) * ALIGNED
 
 
 def _views(flat, shapes):
-    ends = list(itertools.accumulate(math.prod(shape) for shape in shapes))
-    return [flat[end - math.prod(shape):end].reshape(shape)
-            for end, shape in zip(ends, shapes, strict=True)]
+    begins = itertools.accumulate((_room(shape) for shape in shapes[:-1]), initial=0)
+    return [flat[begin:begin + math.prod(shape)].reshape(shape)
+            for begin, shape in zip(begins, shapes, strict=True)]
 
 
 def _joined_state(params, name):

@@ -11,7 +11,8 @@ BOX = (f'{TABLE}<caption style="color: inherit"><strong>Not measured on a GPU</s
        '<tbody><tr><td style="border: 1px solid; padding: .6em 1em; text-align: left">No record '
        "is here yet. On Linux with an NVIDIA GPU, <code>make gpu-check</code> makes it in under "
        "ten minutes; this page then shows its table.</td></tr></tbody></table>")
-HEADER = ("network", "minibatch", "run as", "ms", "images/s", "MiB", "against torch")
+HEADER = ("network", "minibatch", "run as", "ms", "images/s", "MiB", "of the card",
+          "against torch")
 
 
 class Table:
@@ -30,9 +31,9 @@ class Table:
 
     def __init__(self, run):
         self.run = run
-        parts = run["parts"].values() if run else ()
-        self.rows = [row for part in parts if isinstance(part, dict) and "peers" in part
-                     for row in _rows(part)]
+        parts = run["parts"] if run else {}
+        self.rows = [row for part in parts.values() if isinstance(part, dict) and "peers" in part
+                     for row in _rows(part, parts.get("ceilings"))]
 
     def __repr__(self):
         if not self.rows:
@@ -56,18 +57,44 @@ def _cells(tag, texts):
     return "".join(f"<{tag}>{html.escape(text)}</{tag}>" for text in texts)
 
 
-def _rows(part):
+def share(label, peer, part, ceilings):
+    """Return what share of the card's products of matrices a network reaches.
+
+    Parameters
+    ----------
+    label : str
+        How it was run; half precision is measured by products in float16, all else in TF32.
+    peer, part, ceilings : dict
+        As `tests/bench/gpu.py` records them.
+
+    Returns
+    -------
+    float or None
+        None if it was not measured.
+    """
+    half = "mixed" in label or "autocast" in label
+    most = ceilings.get("float16 TFLOP/s" if half else "TF32 TFLOP/s") if isinstance(
+        ceilings, dict) else None
+    if not most or "images_per_second" not in peer or "flop_per_image" not in part:
+        return None
+    return peer["images_per_second"] * part["flop_per_image"] / 1e12 / most
+
+
+def _rows(part, ceilings):
     """Yield the rows of a network; the last column is the time of torch's best over this one."""
     times = {label: peer.get("milliseconds") for label, peer in part["peers"].items()}
     best = min((t for label, t in times.items() if t and label.startswith("torch")), default=None)
     kind = "training" if part["train"] else "inference"
+    kind += " (unfinished)" * ("unfinished" in part)
     for label, peer in part["peers"].items():
         name = f"{part['network']}, {kind}", str(part["batch"]), label
         if "error" in peer:
-            yield (*name, "failed", "", "", "")
+            yield (*name, "failed", *("",) * 4)
         else:
+            reached = share(label, peer, part, ceilings)
             yield (*name, f"{times[label]:.2f}", f"{peer['images_per_second']:,.0f}",
-                   f"{peer['bytes'] / 2**20:,.0f}", f"{best / times[label]:.2f}" if best else "")
+                   f"{peer['bytes'] / 2**20:,.0f}", "" if reached is None else f"{reached:.1%}",
+                   f"{best / times[label]:.2f}" if best else "")
 
 
 def load(path):

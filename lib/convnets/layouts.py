@@ -4,13 +4,15 @@ With (N, C, H, W) cuDNN turns half-precision arrays around before and behind eac
 Chainer's ``compute_mode='cudnn_fast'`` keeps them turned, as far as its functions know the layout:
 convolution without bias, batch normalization in train mode, ReLU and sums do; pooling, the gradient
 of a bias and test mode do not. So here a model has ordinary parameters, a convolution takes its
-images channels last in train mode only, with a gradient for its bias, and the model gives pooling
-what it can read.
+images channels last in train mode only, with a gradient for its bias, `max_pooling` takes maps as
+they are, and the model gives what knows no layout `plain` maps.
 
 With ``precision='mixed16'`` and ``cudnn_fast_batch_normalization`` of ``chainer.config`` (or the
 environment's ``CHAINER_CUDNN_FAST_BATCH_NORMALIZATION=1``) batch normalization, a sum and ReLU are
 done by one function of cuDNN's, see `rechainer.cudnn`.
 """
+
+from rechainer import cudnn
 
 import chainer
 import chainer.functions as F
@@ -19,6 +21,8 @@ import numpy as np
 from chainer import memory_layouts as known
 from chainer.backends import cuda
 from chainer.functions.connection.convolution_2d import Convolution2DFunction
+from chainer.functions.pooling.max_pooling_nd import MaxPoolingND
+from chainer.utils.conv import get_conv_outsize
 
 
 class Turned(chainer.FunctionNode):
@@ -102,6 +106,84 @@ class ChannelsLast(L.Convolution2D):
         bias = () if self.b is None else (self.b,)
         return function.apply((turned(x, known.CUDNN_CHANNEL_LAST_X),
                                turned(self.W, known.CUDNN_CHANNEL_LAST_W), *bias))[0]
+
+
+class MaxPooling(MaxPoolingND):
+    """Chainer's maximum pooling by cuDNN, of maps with the channels last."""
+
+    label = MaxPoolingND.__name__
+
+    def check_layout_forward(self, inputs):
+        """The last axis has the channels."""
+
+    def forward(self, inputs):
+        """Return maxima (N, Y, X, C) of maps (N, H, W, C)."""
+        x, = inputs
+        self.retain_inputs((0,))
+        self.retain_outputs((0,))
+        self.output_layouts = self.input_layouts
+        n, *size, c = x.shape
+        out = [get_conv_outsize(*dims, cover_all=self.cover_all)
+               for dims in zip(size, self.ksize, self.stride, self.pad, strict=True)]
+        y = cuda.cupy.empty((n, *out, c), x.dtype)
+        return cuda.cudnn.pooling_forward(x, y, **self.settings()),
+
+    def settings(self):
+        """Return what both ways are called with."""
+        return {"ksize": self.ksize, "stride": self.stride, "pad": self.pad,
+                "mode": self.get_cudnn_pool_mode(),
+                "d_layout": cuda.libcudnn.CUDNN_TENSOR_NHWC}
+
+    def backward(self, indexes, grad_outputs):
+        """Return the gradient of the maps."""
+        return MaxPoolingGrad(self).apply(
+            (*self.get_retained_inputs(), *self.get_retained_outputs(), *grad_outputs))
+
+
+class MaxPoolingGrad(chainer.FunctionNode):
+    """The gradient of `MaxPooling`."""
+
+    def __init__(self, of):
+        super().__init__()
+        self.of = of
+
+    def check_layout_forward(self, inputs):
+        """All of them are channels last."""
+
+    def forward(self, inputs):
+        """Return gx of x, y and gy."""
+        self.output_layouts = self.input_layouts[:1]
+        return cuda.cudnn.pooling_backward(*inputs, **self.of.settings()),
+
+    def backward(self, indexes, grad_outputs):
+        """Say that there are no second derivatives.
+
+        Raises
+        ------
+        RuntimeError
+        """
+        raise RuntimeError("maximum pooling of maps with the channels last has no second "
+                           "derivatives; take them without channels_last=True")
+
+
+def max_pooling(h, ksize, stride=None, pad=0, cover_all=True):
+    """Return the maxima of windows, in the layout of the maps where cuDNN can.
+
+    Parameters
+    ----------
+    h : array or chainer.Variable, shape (N, C, H, W)
+        In any layout.
+    ksize, stride, pad, cover_all
+        As of `chainer.functions.max_pooling_2d`.
+
+    Returns
+    -------
+    chainer.Variable, shape (N, C, Y, X)
+    """
+    last = getattr(h, "layout", None) == known.CUDNN_CHANNEL_LAST_X
+    if last and cudnn.stands_in(cuda) and chainer.should_use_cudnn(">=auto"):
+        return MaxPooling(2, ksize, stride, pad, cover_all).apply((h,))[0]
+    return F.max_pooling_2d(plain(h), ksize, stride, pad, cover_all)
 
 
 def plain(h):

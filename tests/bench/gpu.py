@@ -2,15 +2,21 @@
 
 It compares the functions of Chainer under cuDNN, and the ways to train faster, with the plain ones;
 runs Chainer's own tests where their folder is given; and times training and inference beside
-PyTorch where that is installed: interleaved, by CUDA events, medians. Each part has a process and a
-time of its own: one that fails, hangs or breaks the device is recorded so, and the rest goes on.
+PyTorch where that is installed: interleaved, by CUDA events, medians, both with the kernels that
+cuDNN's heuristic takes, both with TF32 for float32. Each part has a process and a time of its own:
+one that fails, hangs or breaks the device is recorded so, with what it had found, and the rest goes
+on.
 
 ``--record FILE`` keeps a JSON file of all of it, with its provenance, up to date after each part.
+``--resume`` keeps what is whole in that file and runs the others: where the time ended, run again.
+
+A part is a generator: it yields what it has found so far, the last time all of it.
 """
 
 import argparse
 import copy
 import functools
+import itertools
 import json
 import os
 import shlex
@@ -20,11 +26,22 @@ import sys
 import tempfile
 import time
 import traceback
+import warnings
 from pathlib import Path
 
 import convnets
 import rechainer
-from convnets import cuda_graphs, data, devices, inspect, layouts, models, precision, results
+from convnets import (
+    cuda_graphs,
+    data,
+    devices,
+    gpu_record,
+    inspect,
+    layouts,
+    models,
+    precision,
+    results,
+)
 from convnets.fused import Fused, any_layout
 
 import chainer
@@ -38,8 +55,9 @@ try:
 except ImportError:
     torch = None
 
-#: Seconds for all parts together, and for one that has no time of its own.
-BUDGET, LIMIT = 570, 75
+#: Seconds for all parts together, for one, and for one that compiles or chooses many plans.
+BUDGET, LIMIT, LONG = 570, 75, 150
+LONG_PARTS = ("ways to train", "Chainer's own tests")
 #: How a part is run in a process of its own.
 CHILD = [sys.executable, "-m", "tests.bench.gpu"]
 ROUNDS = 15
@@ -93,19 +111,25 @@ def distance(got, expected):
     return float(found) if np.isfinite(found) else float("inf")
 
 
+def growing(rows):
+    """Yield what there is of the rows, each time there is one more."""
+    found = []
+    for row in rows:
+        found.append(row)
+        yield found
+
+
 def check_operations(device):
     """Compare every function of `CHECKS`, in every type, with float64 on the processor."""
     rng = np.random.RandomState(0)
-    rows = []
-    for name, function, shapes in CHECKS:
+    for name, function, shapes in CHECKS + POOLING_CHECKS:
         drawn = [rng.randn(*shape) for shape in shapes]
         for kind, tolerance in TOLERANCE.items():
             dtype = "float32" if kind == "TF32" else kind
             arrays = [array.astype(dtype) for array in drawn]
             cores = "never" if kind == "float32" else "auto"
             with chainer.using_config("use_cudnn_tensor_core", cores):
-                rows.append(compared(name, kind, tolerance, function, arrays, device))
-    return rows
+                yield compared(name, kind, tolerance, function, arrays, device)
 
 
 def compared(name, kind, tolerance, function, arrays, device):
@@ -132,14 +156,77 @@ def check_dropout(device):
     kept = cuda.to_cpu(y.array)
     same = np.array_equal(kept, cuda.to_cpu(x.grad))
     off = abs((kept != 0).mean() - 0.7)
-    return [{"what": "dropout", "type": "float32", "tolerance": 0.003, "distance": float(off),
-             "passed": bool(same and off < 0.003)}]
+    yield {"what": "dropout", "type": "float32", "tolerance": 0.003, "distance": float(off),
+           "passed": bool(same and off < 0.003)}
+
+
+# Maximum pooling with the channels last
+
+class PooledLast:
+    """Maximum pooling with the channels last on a GPU; Chainer's on the processor.
+
+    Raises
+    ------
+    RuntimeError
+        If cuDNN did not pool them so.
+    """
+
+    def __init__(self, **settings):
+        self.settings = settings
+
+    def __call__(self, x):
+        if x.xp is np:
+            return F.max_pooling_2d(x, **self.settings)
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")     # that copies are pooled is said by a warning
+            y = layouts.max_pooling(x.as_layout(LAST), **self.settings)
+        if y.layout != LAST:
+            raise RuntimeError("the maps were turned: expected them with the channels last")
+        return y.as_layout(None)
+
+
+LAST = chainer.memory_layouts.CUDNN_CHANNEL_LAST_X
+#: Of VGG, of ResNet's stem as the authors have it (GoogLeNet's, too) and as PyTorch has it.
+POOLINGS = {"2x2": {"ksize": 2, "stride": 2}, "3x3, cover_all": {"ksize": 3, "stride": 2},
+            "3x3, pad 1": {"ksize": 3, "stride": 2, "pad": 1, "cover_all": False}}
+POOLING_CHECKS = [(f"max pooling last, {name}", PooledLast(**settings), [(1, 8, 7, 9)])
+                  for name, settings in POOLINGS.items()]
+#: Maps in front of VGG's first pooling and of ResNet-50's.
+POOLED = [("2x2", (128, 64, 224, 224)), ("3x3, pad 1", (128, 64, 112, 112))]
+
+
+def time_pooling(device):
+    """Measure both ways, in milliseconds: of turned copies, and with the channels last."""
+    found = {}
+    for name, shape in POOLED:
+        for way, pool in (("copies", lambda h, **s: layouts.turned(
+                F.max_pooling_2d(layouts.plain(h), **s), LAST)),
+                          ("channels last", layouts.max_pooling)):
+            job = cuda_graphs.record(pooling_job(device, shape, pool, POOLINGS[name]))
+            found[f"max pooling {name}, {shape}, {way}"] = round(median_of(job), 4)
+            yield found
+
+
+def pooling_job(device, shape, pool, settings):
+    """Return a function that pools maps of a shape, channels last, and goes back."""
+    n, c, h, w = shape
+    image = device.send(np.random.RandomState(0).randn(h, w, c).astype("e"))
+    x = chainer.Variable(device.xp.repeat(image[None], n, axis=0), layout=LAST)
+    gy = chainer.Variable(device.xp.ones_like(pool(x, **settings).raw_array), layout=LAST)
+
+    def job():
+        y = pool(x, **settings)
+        x.cleargrad()
+        with any_layout():
+            y.grad_var = gy
+            y.backward()
+
+    return job
 
 
 # Batch normalization and what is behind it, by one kernel
 
 FAST = "cudnn_fast_batch_normalization"
-LAST = chainer.memory_layouts.CUDNN_CHANNEL_LAST_X
 #: What is behind a normalization, as functions of it and of other maps of its shape.
 BEHIND = {
     "batch normalization + ReLU": lambda h, z: F.relu(h),
@@ -156,9 +243,11 @@ def check_fusion(device):
     drawn = [rng.randn(*COMPARED), rng.rand(n_channels) + 0.5, rng.randn(n_channels),
              rng.randn(*COMPARED)]
     arrays = [a.astype("f" if a.ndim == 1 else "e") for a in drawn]
-    with chainer.using_config(FAST, True):
-        return [compared(name, "float16", TOLERANCE["float16"], NormalizedAndMore(behind),
-                         arrays, device) for name, behind in BEHIND.items()]
+    for name, behind in BEHIND.items():
+        with chainer.using_config(FAST, True):
+            row = compared(name, "float16", TOLERANCE["float16"], NormalizedAndMore(behind),
+                           arrays, device)
+        yield row
 
 
 class NormalizedAndMore:
@@ -194,7 +283,16 @@ def time_fusion(device):
                     # As a graph: these are kernels shorter than Python's way to them.
                     job = cuda_graphs.record(normalization_job(device, shape, behind, apart))
                 found[f"{name}, {shape}, {way}"] = round(median_of(job), 4)
-    return found
+                yield found
+
+
+def time_kernels(device):
+    """Measure pooling, and normalization with what is behind it."""
+    found = {}
+    for measured in (time_pooling(device), time_fusion(device)):
+        for part in measured:
+            found |= part
+            yield found
 
 
 def normalization_job(device, shape, behind, apart):
@@ -222,16 +320,14 @@ def normalization_job(device, shape, behind, apart):
 
 
 def run_own_tests(folder):
-    """Run Chainer's own tests that are marked for a GPU; return pytest's last line of each file."""
-    rows = []
+    """Run Chainer's own tests that are marked for a GPU; yield pytest's last line of each file."""
     for name in OWN_TESTS:
         done = subprocess.run(
             [sys.executable, "-m", "pytest", "-q", "-p", "rechainer", "-m", "gpu", "-x",
              "--maxfail=20", "-p", "no:cacheprovider", Path(folder) / name],
             capture_output=True, text=True, timeout=120)
-        rows.append({"what": name, "passed": done.returncode in (0, 5),
-                     "summary": (done.stdout.strip().splitlines() or [done.stderr[-300:]])[-1]})
-    return rows
+        yield {"what": name, "passed": done.returncode in (0, 5),
+               "summary": (done.stdout.strip().splitlines() or [done.stderr[-300:]])[-1]}
 
 
 # Ways to train
@@ -284,6 +380,8 @@ WAYS_TO_TRAIN = {
                                   {"channels_last": True, "fused": True}, 1e-2),
     "channels last, CIFAR": (cifar, {"channels_last": True}, {}, 2e-2),
     "channels last, VGG": (vgg, {"channels_last": True}, {}, 2e-2),
+    "channels last, VGG, mixed16, CUDA graph": (
+        vgg, {**HALF_LAST, "cuda_graph": True}, {**HALF_LAST, "fused": True}, 1e-2),
     "fused normalization": (residual, {**HALF_LAST, "fast": True}, HALF_LAST, 2e-2),
     "fused normalization, CUDA graph": (
         residual, {**HALF_LAST, "fast": True, "cuda_graph": True},
@@ -297,8 +395,10 @@ SMALL_WAYS = ["fused optimizer", "CUDA graph", "channels last, CIFAR", "fused no
 
 def check_ways_to_train(device, ways=tuple(WAYS_TO_TRAIN)):
     """Compare a short training in every way with a plainer one."""
-    with chainer.using_config("cudnn_deterministic", True):
-        return [compared_way(name, device, *WAYS_TO_TRAIN[name]) for name in ways]
+    for name in ways:
+        with chainer.using_config("cudnn_deterministic", True):
+            row = compared_way(name, device, *WAYS_TO_TRAIN[name])
+        yield row
 
 
 def compared_way(name, device, build, options, plain, tolerance):
@@ -335,8 +435,6 @@ def after_training(model, device, fast=False, **options):
 ROWS = [("LeNet5", 128, True), ("ResNet50", 128, True), ("ResNet50", 1, False),
         ("ResNet50", 256, True), ("VGG16", 128, True), ("ResNet152", 64, True),
         ("ResNet50", 256, False)]
-#: Those that are timed beside torch.compile too, which takes a minute to compile each.
-COMPILED_ROWS = ROWS[:3]
 #: The tests' size of it.
 SMALL_ROWS = [("LeNet5", 4, True), ("LeNet5", 2, False)]
 #: Ways to run ours, by the words for half precision, channels last, normalization fused with ReLU,
@@ -448,6 +546,7 @@ class Theirs:
             model = model.to(memory_format=torch.channels_last)
             self.x = self.x.to(memory_format=torch.channels_last)
         model.train(train)
+        torch.set_float32_matmul_precision("high")   # TF32, which its convolutions take anyway
         self.optimizer = torch.optim.SGD(model.parameters(), 1e-3, momentum=0.9)
         self.model = torch.compile(model) if "compile" in way else model
 
@@ -498,9 +597,14 @@ def torch_model(name):
 
 
 def builders(name, batch, train, device, ways):
-    """Return, by name, what builds the ways of running a network."""
+    """Return, by name, what builds the ways of running a network.
+
+    Beside what compiles, for which that takes most of the time, only two of ours run.
+    """
+    ours = ways_of(name, batch, train)
+    ours = [ours[0], ours[-1]] if ways == COMPILED else ours
     found = {f"Chainer, {way}": functools.partial(Ours, name, batch, train, way, device)
-             for way in ways_of(name, batch, train)}
+             for way in ours}
     if torch is not None:
         found |= {f"torch, {way}": functools.partial(Theirs, name, batch, train, way)
                   for way in ways}
@@ -508,25 +612,37 @@ def builders(name, batch, train, device, ways):
 
 
 def time_row(name, batch, train, device, rounds, ways=WAYS):
-    """Return a row: for each way of running a network its milliseconds, images a second, bytes."""
+    """Yield a row: for each way of running a network its milliseconds, images a second, bytes.
+
+    Each is timed alone once it is ready, so that there is a number whatever comes then, and all of
+    them in turn at the end, which counts.
+    """
     found, peers = {}, {}
+    macs = inspect.summary(built(name), (1, *built(name).in_shape)).macs
+    row = {"network": name, "batch": batch, "train": train, "peers": found,
+           "flop_per_image": 2 * macs * (3 if train else 1)}
     for label, build in builders(name, batch, train, device, ways).items():
         before = held(label)
         try:
             peer = build()
             for _ in range(cuda_graphs.WARM_UP + 1):   # plans, memory, compilation, recording
                 peer.run()
-            found[label] = {"bytes": peer.memory() - before}
+            alone, = interleaved([peer], 3)
+            found[label] = {"bytes": peer.memory() - before} | speed(alone, batch)
             peers[label] = peer
         except Exception as error:
             traceback.print_exc()
             found[label] = {"error": f"{type(error).__name__}: {error}"}
+        yield row
     for label, times in zip(peers, interleaved(peers.values(), rounds), strict=True):
-        middle = statistics.median(times)
-        found[label] |= {"milliseconds": middle, "images_per_second": 1000 * batch / middle}
-    macs = inspect.summary(built(name), (1, *built(name).in_shape)).macs
-    return {"network": name, "batch": batch, "train": train, "peers": found,
-            "flop_per_image": 2 * macs * (3 if train else 1)}
+        found[label] |= speed(times, batch)
+    yield row
+
+
+def speed(times, batch):
+    """Return the median of times in milliseconds, and the images a second that it makes."""
+    middle = statistics.median(times)
+    return {"milliseconds": middle, "images_per_second": 1000 * batch / middle}
 
 
 def held(label):
@@ -552,7 +668,7 @@ def interleaved(peers, rounds):
 
 
 def ceilings():
-    """Measure what the card reaches: products of matrices, and copies."""
+    """Measure what the card reaches: products of matrices, and copies, a second."""
     xp, n = cuda.cupy, 8192
     single = [xp.random.rand(n, n, dtype=xp.float32) for _ in range(2)]
     half = [matrix.astype("e") for matrix in single]
@@ -560,7 +676,7 @@ def ceilings():
     jobs = {"float16 TFLOP/s": (lambda: half[0] @ half[1], 2 * n**3 / 1e12),
             "TF32 TFLOP/s": (lambda: single[0] @ single[1], 2 * n**3 / 1e12),
             "copy TB/s": (c.copy, 2 * c.nbytes / 1e12)}
-    return {name: amount / (median_of(job) / 1000) for name, (job, amount) in jobs.items()}
+    yield {name: amount / (median_of(job) / 1000) for name, (job, amount) in jobs.items()}
 
 
 def median_of(job):
@@ -577,21 +693,25 @@ def median_of(job):
 
 def parts(args, device):
     """Return the function of every part by name, most important first."""
-    found = {"operations": lambda: (check_operations(device) + check_dropout(device)
-                                    + check_fusion(device))}
+    found = {"operations": lambda: growing(itertools.chain(
+        check_operations(device), check_dropout(device), check_fusion(device)))}
     ways = SMALL_WAYS if args.small else WAYS_TO_TRAIN
-    found["ways to train"] = lambda: check_ways_to_train(device, ways)
+    found["ways to train"] = lambda: growing(check_ways_to_train(device, ways))
     if not args.small:
         found["ceilings"] = ceilings
-        found["normalization, ms"] = lambda: time_fusion(device)
+        found["kernels, ms"] = lambda: time_kernels(device)
     for row in SMALL_ROWS if args.small else ROWS:
         found[row_name(*row)] = functools.partial(time_row, *row, device, args.rounds)
-    for row in COMPILED_ROWS if torch is not None and not args.small else ():
-        found[f"{row_name(*row)}, beside torch.compile"] = functools.partial(
+    for row in ROWS if torch is not None and not args.small else ():
+        found[row_name(*row) + BESIDE_COMPILED] = functools.partial(
             time_row, *row, device, args.rounds, COMPILED)
     if args.chainer_tests:
-        found["Chainer's own tests"] = lambda: run_own_tests(args.chainer_tests)
+        found["Chainer's own tests"] = lambda: growing(run_own_tests(args.chainer_tests))
     return found
+
+
+#: End of the name of a part in which torch.compile takes most of the time.
+BESIDE_COMPILED = ", beside torch.compile"
 
 
 def row_name(network, batch, train):
@@ -599,16 +719,29 @@ def row_name(network, batch, train):
     return f"{network}, {'training' if train else 'inference'}, batch {batch}"
 
 
-def run_parts(args, argv, keep):
-    """Return what every part gave, or why it gave nothing; `keep` is called after each."""
+def run_parts(args, argv, earlier, keep):
+    """Return what every part gave, or why it gave nothing; `keep` is called after each.
+
+    What is whole in `earlier` is not run again.
+    """
     end, found = time.monotonic() + BUDGET, {}
     for name in parts(args, None):
         left = end - time.monotonic()
-        found[name] = run_apart(name, argv, min(left, LIMIT)) if left > 5 else (
-            "skipped: no time was left")
+        limit = min(left, LONG if name in LONG_PARTS or name.endswith(BESIDE_COMPILED) else LIMIT)
+        if is_whole(earlier.get(name)):
+            found[name] = earlier[name]
+        elif left > 5:
+            found[name] = run_apart(name, argv, limit)
+        else:
+            found[name] = earlier.get(name, "skipped: no time was left")
         show(name, found[name], found.get("ceilings"))
-        keep(found)
+        keep(earlier | found)
     return found
+
+
+def is_whole(part):
+    """Tell whether a part has found all that it looks for, well or ill."""
+    return isinstance(part, list | dict) and UNFINISHED not in json.dumps(part)
 
 
 def run_apart(name, argv, limit):
@@ -620,23 +753,44 @@ def run_apart(name, argv, limit):
         try:
             done = subprocess.run([*CHILD, *argv, "--part", name, "--part-result", result],
                                   timeout=limit, env={**os.environ, **extra})
+            reason = f"its process ended with status {done.returncode}"
         except subprocess.TimeoutExpired:
-            return f"failed: not done after {limit:.0f} s"
-        if not result.exists():
-            return f"failed: its process ended with status {done.returncode}"
-        return json.loads(result.read_text())
+            reason = f"not done after {limit:.0f} s"
+        found, whole = json.loads(result.read_text()) if result.exists() else (None, False)
+    return found if whole else unfinished(found, reason)
+
+
+def unfinished(found, reason):
+    """Return what a part has found, with the reason why it is not all."""
+    if not found:
+        return f"failed: {reason}"
+    if isinstance(found, list):
+        return [*found, {"what": UNFINISHED, "passed": False, "error": reason}]
+    return found | {UNFINISHED: reason}
+
+
+UNFINISHED = "unfinished"
 
 
 def run_part(args, device):
-    """Run one part and write what it gave."""
+    """Run one part and write what it gives, and whether that is all, each time there is more."""
     device.use()
+    latest = None
+
+    def write(found, whole):
+        new = args.part_result.with_suffix(".new")
+        new.write_text(json.dumps([found, whole]))
+        new.replace(args.part_result)    # at once: this process may be ended at any moment
+
     try:
         with chainer.Reporter():
-            found = parts(args, device)[args.part]()
+            for found in parts(args, device)[args.part]():
+                latest = found
+                write(found, False)
+        write(latest, True)
     except Exception as error:
         traceback.print_exc()
-        found = f"failed: {type(error).__name__}: {error}"
-    args.part_result.write_text(json.dumps(found))
+        write(unfinished(latest, f"{type(error).__name__}: {error}"), True)
 
 
 def show(name, found, ceilings=None):
@@ -649,25 +803,22 @@ def show(name, found, ceilings=None):
                   f"{row.get('type', ''):8s} {told[:160]}")
     elif isinstance(found, dict) and "peers" in found:
         for peer, row in found["peers"].items():
-            print(f"  {peer:44s}{row.get('error', '')[:160] or told_time(peer, row)}"
-                  f"{told_share(peer, row, found, ceilings)}")
+            share = gpu_record.share(peer, row, found, ceilings)
+            print(f"  {peer:44s}{row.get('error', '')[:160] or told_time(row)}"
+                  f"{'' if share is None else f' {share:6.1%}'}")
+        if UNFINISHED in found:
+            print(f"  {UNFINISHED}: {found[UNFINISHED]}")
+    elif isinstance(found, dict):
+        for what, value in found.items():
+            print(f"  {what:76s} {value if isinstance(value, str) else f'{value:10.3f}'}")
     else:
         print(f"  {found}", flush=True)
 
 
-def told_time(peer, row):
+def told_time(row):
     """Return a line's numbers."""
     return (f"{row['milliseconds']:9.2f} ms {row['images_per_second']:9.0f} images/s "
             f"{row['bytes'] / 2**20:7.0f} MiB")
-
-
-def told_share(peer, row, found, ceilings):
-    """Return the share of the card's products of matrices that a network reaches."""
-    if not isinstance(ceilings, dict) or "images_per_second" not in row:
-        return ""
-    half = "mixed" in peer or "autocast" in peer
-    most = ceilings["float16 TFLOP/s" if half else "TF32 TFLOP/s"]
-    return f" {row['images_per_second'] * found['flop_per_image'] / 1e12 / most:6.1%}"
 
 
 def passed(found):
@@ -679,8 +830,9 @@ def _passed(part):
     if isinstance(part, list):
         return all(row["passed"] for row in part)
     if isinstance(part, dict):
-        return not any("error" in row for label, row in part.get("peers", {}).items()
-                       if label.startswith("Chainer"))
+        return UNFINISHED not in part and not any(
+            "error" in row for label, row in part.get("peers", {}).items()
+            if label.startswith("Chainer"))
     return not part.startswith("failed")
 
 
@@ -689,12 +841,38 @@ def parser():
     made = argparse.ArgumentParser(prog="python -m tests.bench.gpu", description=__doc__)
     made.add_argument("--device", default="@cupy:0")
     made.add_argument("--record", type=Path, help="write the results to this JSON file")
+    made.add_argument("--resume", action="store_true",
+                      help="keep what is whole in the file of --record, and run the rest")
     made.add_argument("--chainer-tests", type=Path, help="folder chainer_tests of the sources")
     made.add_argument("--rounds", type=int, default=ROUNDS)
     made.add_argument("--small", action="store_true", help="LeNet5 only, as a test of this file")
     made.add_argument("--part", help="run this part only, in this process")
     made.add_argument("--part-result", type=Path, help="where it writes what it gave")
     return made
+
+
+def recorded_parts(path, run):
+    """Return the parts of a record that a run goes on with, and the runs that made them.
+
+    There are none if there is no file.
+
+    Raises
+    ------
+    ValueError
+        If the file is no record, or of another device or other versions.
+    """
+    if path is None:
+        raise ValueError("which record? Give --record FILE")
+    if not path.exists():
+        return {}, []
+    there = results.load(path, (*results.KEYS[:6], "parts"))
+    for key in ("device", "versions", "torch"):
+        if there.get(key) != run[key]:
+            raise ValueError(f"{path} was made with {key} {there.get(key)}, here it is {run[key]}; "
+                             f"numbers of both in one table would not compare. Record to another "
+                             f"file")
+    one = {key: there[key] for key in ("command", "date")}
+    return there["parts"], [*there.get("continues", ()), one]
 
 
 def main(argv=None):
@@ -715,11 +893,19 @@ def main(argv=None):
     run |= {"info": json.loads(json.dumps(rechainer.info())),
             "torch": getattr(torch, "__version__", None)}
 
+    earlier = {}
+    if args.resume:
+        try:
+            earlier, run["continues"] = recorded_parts(args.record, run)
+        except ValueError as error:
+            print(f"--resume: {error}", file=sys.stderr)
+            return 1
+
     def keep(found):
         if args.record:
             results.write(args.record, {**run, "parts": found})
 
-    found = run_parts(args, argv, keep)
+    found = run_parts(args, argv, earlier, keep)
     print("\nall checks passed" if passed(found) else "\nSOME CHECKS FAILED")
     return 0 if passed(found) else 1
 

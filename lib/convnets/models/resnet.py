@@ -7,7 +7,7 @@ import chainer.functions as F
 import chainer.links as L
 from chainer.initializers import HeNormal
 
-from ..layouts import plain, turned
+from ..layouts import max_pooling, plain, turned
 from .base import ImageClassifier, choose, scaled
 
 # Blocks in res2 ... res5 (table 1).
@@ -174,7 +174,7 @@ class ResNet(ImageClassifier, chainer.Chain):
         """Return the (name, function) pairs that `logits` goes through: conv1 ... fc6."""
         return [
             ("conv1", lambda x: F.relu(self.bn1(self.conv1(x)))),           # (N, 64, 112, 112)
-            ("pool1", lambda h: F.max_pooling_2d(plain(h), **self.stem_pool)),  # (N, 64, 56, 56)
+            ("pool1", lambda h: max_pooling(h, **self.stem_pool)),          # (N, 64, 56, 56)
             ("res2", self.res2),                                            # (N, 256, 56, 56)
             ("res3", self.res3),                                            # (N, 512, 28, 28)
             ("res4", self.res4),                                            # (N, 1024, 14, 14)

@@ -7,7 +7,7 @@ import chainer.functions as F
 import chainer.links as L
 from chainer.initializers import HeNormal
 
-from ..layouts import plain
+from ..layouts import max_pooling, plain
 from .base import ImageClassifier
 
 # One pair a block: channels, number of 3x3 convolutions. Columns D and E of the paper's table 1.
@@ -57,7 +57,8 @@ class VGGBlock(chainer.Chain):
         """Return the pooled maps (N, n_channels, ceil(H/2), ceil(W/2)) of maps (N, n_in, H, W)."""
         for i in range(1, self.n_convs + 1):
             x = F.relu(self[f"conv{i}"](x))
-        return F.max_pooling_2d(plain(x), 2, 2)
+        h = max_pooling(x, 2, 2)
+        return plain(h) if self.fc else h   # fc4 reads (N, C, H, W) in a row
 
     def forward(self, x):
         """Return pooled maps, or with ``fc`` the class scores (N, n_class)."""

@@ -68,11 +68,12 @@ def modules():
 def keep_away(module, execute):
     """Seam: a module of Chainer for which ``should_use_cudnn`` answers no."""
     execute()
-    if module.__name__ in WITHOUT and _stands_in(module.cuda):
+    if module.__name__ in WITHOUT and stands_in(module.cuda):
         module.chainer = Beside(module.chainer, should_use_cudnn=lambda *level: False)
 
 
-def _stands_in(cuda):
+def stands_in(cuda):
+    """Tell whether ``chainer.backends.cuda``, given, has this cuDNN."""
     return isinstance(getattr(cuda, "cuda", None), Beside)
 
 
@@ -81,7 +82,7 @@ def fuse(module, execute):
     execute()
     from chainer.backends import cuda
 
-    if _stands_in(cuda):
+    if stands_in(cuda):
         from rechainer.cudnn import _fusion
 
         _fusion.install()

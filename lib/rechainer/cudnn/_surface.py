@@ -1,10 +1,11 @@
 """The functions of ``cupy.cudnn`` that Chainer calls for convolutional networks.
 
-Names, arguments and results are those of CuPy 7 to 13. Arrays are C-contiguous or made so; an array
-in cuDNN's layout NHWC has the axes (N, H, W, C).
+Names, arguments and results are those of CuPy 7 to 13. Arrays are C-contiguous and aligned, or
+copied so; an array in cuDNN's layout NHWC has the axes (N, H, W, C).
 """
 
 import math
+import warnings
 from ctypes import byref, c_size_t
 
 from rechainer.cudnn import _descriptors as describe
@@ -18,6 +19,9 @@ import numpy
 NCHW, NHWC = VALUES["CUDNN_TENSOR_NCHW"], VALUES["CUDNN_TENSOR_NHWC"]
 #: Compute capability since which tensor cores take a type; float32 is rounded to TF32.
 TENSOR_CORES = {"float16": 70, "bfloat16": 80, "float32": 80}
+#: Bytes: cuDNN's plans take it that every array begins at a multiple of them (``alignment`` of
+#: ``nvidia-cudnn-frontend``'s tensors). CuPy's memory does; a part of an array need not.
+ALIGNMENT = 16
 
 # CuPy's limit was 8 MiB; kernels for tensor cores want more to reorder arrays.
 _workspace_limit = 256 * 2**20
@@ -46,7 +50,7 @@ def is_tensor_core_available(dtype):
 
 
 def _dense(x):
-    return x if x.flags.c_contiguous else cupy.ascontiguousarray(x)
+    return x if x.flags.c_contiguous and x.data.ptr % ALIGNMENT == 0 else x.copy(order="C")
 
 
 def _pointer(x):
@@ -275,27 +279,69 @@ def batch_normalization_backward(x, gamma, gy, mean, inv_std, eps, is_for_conv2d
 
 # Pooling
 
-def pooling_forward(x, y, ksize, stride, pad, mode):
-    """Pool ``x`` (N, C, ...) over windows, write the result to ``y`` and return it."""
-    x = _dense(x)
-    zero, one = describe.zero_and_one(x.dtype)
-    load().cudnnPoolingForward(
-        get_handle(), describe.pooling(mode, tuple(ksize), tuple(stride), tuple(pad)), one,
-        describe.tensor(x.dtype, x.shape), x.data.ptr, zero, describe.tensor(y.dtype, y.shape),
-        y.data.ptr)
+#: (function, settings) of pooling that cuDNN has refused to do with the channels last.
+_refused = set()
+
+
+def pooling_forward(x, y, ksize, stride, pad, mode, *, d_layout=NCHW):
+    """Pool ``x`` over windows, write the result to ``y`` and return it.
+
+    ``d_layout`` is not CuPy's. Where cuDNN refuses NHWC, copies with the channels first are pooled.
+    """
+    pooled = _pool_in(d_layout, _pool, (x, y), (ksize, stride, pad, mode))
+    if pooled is not y:
+        y[...] = pooled
     return y
 
 
-def pooling_backward(x, y, gy, ksize, stride, pad, mode):
+def pooling_backward(x, y, gy, ksize, stride, pad, mode, *, d_layout=NCHW):
     """Return the gradient of what was pooled."""
+    return _pool_in(d_layout, _unpool, (x, y, gy), (ksize, stride, pad, mode))
+
+
+def _pool_in(layout, function, arrays, settings):
+    """Call a function of pooling in a layout, or in NCHW where cuDNN refuses NHWC."""
+    settings = tuple(tuple(s) if isinstance(s, list | tuple) else s for s in settings)
+    if layout == NCHW:
+        return function(*arrays, settings, NCHW)
+    if (function, settings) not in _refused:
+        try:
+            return function(*arrays, settings, layout)
+        except Failure as error:
+            _refused.add((function, settings))
+            warnings.warn(f"cuDNN does not pool {arrays[0].dtype} maps with the channels last by "
+                          f"ksize, stride, pad, mode = {settings}; copies with the channels first "
+                          f"are. It says: {error}", stacklevel=3)
+    first = (cupy.ascontiguousarray(cupy.moveaxis(a, -1, 1)) for a in arrays)
+    return cupy.ascontiguousarray(cupy.moveaxis(function(*first, settings, NCHW), 1, -1))
+
+
+def _pool(x, y, settings, layout):
+    x = _dense(x)
+    zero, one = describe.zero_and_one(x.dtype)
+    load().cudnnPoolingForward(get_handle(), _pooling(*settings), one, _maps(x, layout),
+                               x.data.ptr, zero, _maps(y, layout), y.data.ptr)
+    return y
+
+
+def _unpool(x, y, gy, settings, layout):
     x, y, gy = map(_dense, (x, y, gy))
     gx = cupy.empty(x.shape, x.dtype)
     zero, one = describe.zero_and_one(x.dtype)
-    of_x, of_y = describe.tensor(x.dtype, x.shape), describe.tensor(y.dtype, y.shape)
+    of_x, of_y = _maps(x, layout), _maps(y, layout)
     load().cudnnPoolingBackward(
-        get_handle(), describe.pooling(mode, tuple(ksize), tuple(stride), tuple(pad)), one,
-        of_y, y.data.ptr, of_y, gy.data.ptr, of_x, x.data.ptr, zero, of_x, gx.data.ptr)
+        get_handle(), _pooling(*settings), one, of_y, y.data.ptr, of_y, gy.data.ptr, of_x,
+        x.data.ptr, zero, of_x, gx.data.ptr)
     return gx
+
+
+def _maps(x, layout):
+    """Return the descriptor of maps in a layout."""
+    return describe.tensor(x.dtype, *describe.maps_of(x.shape, layout == NHWC))
+
+
+def _pooling(ksize, stride, pad, mode):
+    return describe.pooling(mode, ksize, stride, pad)
 
 
 # Activations, softmax, dropout: C-contiguous arrays whose axes are counted together

@@ -27,6 +27,10 @@ def on_device(python, monkeypatch):
 
 @pytest.mark.parametrize("name", [
     "convolutions_2d", "convolutions_nd", "deconvolutions", "channels_last", "pooling",
+    "pooling_with_the_channels_last",
+    "pooling_with_the_channels_last_is_deterministic_where_it_shall_be",
+    "pooling_where_the_channels_last_are_refused", "pooling_keeps_to_what_there_is",
+    "parts_of_arrays_are_aligned",
     "batch_normalization", "batch_normalization_without_running_statistics",
     "fixed_batch_normalization", "fused_normalization", "fused_normalization_in_old_code",
     "what_is_not_fused", "fused_normalization_refused", "waiting_variables",
@@ -67,18 +71,71 @@ def test_the_script_for_a_machine_with_a_gpu(bench, tmp_path):
             assert peer["images_per_second"] > 0
     assert [row["what"] for row in run["parts"]["ways to train"]] == [
         "fused optimizer", "CUDA graph", "channels last, CIFAR", "fused normalization"]
-    assert {"batch normalization + ReLU", "batch normalization + sum + ReLU"} <= {
+    assert {"batch normalization + ReLU", "batch normalization + sum + ReLU",
+            "max pooling last, 2x2", "max pooling last, 3x3, pad 1"} <= {
         row["what"] for row in run["parts"]["operations"]}
 
 
+SMALL_KERNELS = """
+import fake_device
+from tests.bench import gpu
+
+gpu.POOLED = [("2x2", (2, 4, 6, 6)), ("3x3, pad 1", (2, 4, 6, 6))]
+gpu.TIMED = [(2, 8, 3, 3)]
+device = gpu.devices.get("@cupy:0")
+found = list(gpu.time_kernels(device))
+assert len(found[-1]) == 2 * 2 + 2 * 3, found[-1]
+assert found[-1]["max pooling 2x2, (2, 4, 6, 6), channels last"] > 0
+def smaller():
+    gpu.np.random.seed(0)
+    return gpu.models.VGG(((4, 1), (8, 1)), 10, (3, 36, 36), hidden=8)
+
+way = "channels last, VGG, mixed16, CUDA graph"
+gpu.WAYS_TO_TRAIN[way] = smaller, *gpu.WAYS_TO_TRAIN[way][1:]
+checks = gpu.check_ways_to_train(device, [way])
+assert [row["passed"] for row in checks] == [True]
+assert [*gpu.builders("VGG16", 1, True, device, gpu.COMPILED)][:2] == [
+    "Chainer, float32", "Chainer, mixed16, channels last, graph"]
+assert len([*gpu.builders("ResNet50", 128, True, device, gpu.WAYS)]) >= 6
+"""
+
+
+def test_what_the_script_does_beside_that(python, monkeypatch):
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join(
+        [str(FAKE), str(Path(__file__).parents[3]), os.environ.get("PYTHONPATH", "")]))
+    python(SMALL_KERNELS)
+
+
 def test_a_part_that_breaks_or_hangs_leaves_the_others(bench, tmp_path, monkeypatch):
-    monkeypatch.setenv("BREAK", "operations=exit,ways to train=hang")
+    late, row = "LeNet5; inference; batch 2", "LeNet5, training, batch 4"
+    monkeypatch.setenv("BREAK", f"operations=exit,ways to train=hang,{late}=exit late")
     done = bench("--small", "--rounds", "1", status=1)
     assert "SOME CHECKS FAILED" in done.stdout
     parts = json.loads((tmp_path / "gpu.json").read_text())["parts"]
     assert parts["operations"] == "failed: its process ended with status 7"
     assert parts["ways to train"] == "failed: not done after 4 s"
-    assert parts["LeNet5, training, batch 4"]["peers"]["Chainer, float32"]["milliseconds"] > 0
+    peers = parts[row]["peers"]
+    assert peers["Chainer, float32"]["milliseconds"] > 0
+    late = parts[late.replace(";", ",")]
+    assert late["unfinished"] == "its process ended with status 7"
+    assert late["peers"].keys() == peers.keys()
+    assert all(peer["milliseconds"] > 0 for peer in late["peers"].values())
+
+    monkeypatch.delenv("BREAK")
+    bench("--small", "--rounds", "1", "--resume")
+    run = json.loads((tmp_path / "gpu.json").read_text())
+    again = run["parts"]
+    assert [one["command"].split()[-2] for one in run["continues"]] == ["--record"]
+    assert again[row] == parts[row], "what was whole is not run again"
+    assert all(check["passed"] for name in ("operations", "ways to train") for check in again[name])
+    assert "unfinished" not in again["LeNet5, inference, batch 2"]
+    with (tmp_path / "gpu.json").open("r+") as file:
+        run = json.load(file)
+        file.seek(0)
+        json.dump({**run, "device": "another"}, file)
+        file.truncate()
+    done = bench("--small", "--resume", status=1)
+    assert "was made with device another, here it is" in done.stderr
 
 
 def test_without_a_gpu_the_script_says_so(python, monkeypatch):

@@ -22,6 +22,9 @@ FAKE = Path(__file__).with_name("fake_gpu")
     "data_sent_ahead",
     "channels_last",
     "channels_last_changes_no_gradient",
+    "channels_last_stay_last_in_pooling",
+    "the_fused_optimizer_aligns_parameters",
+    "the_command_line_switches_cudnn",
     "fused_normalization_is_as_exact",
     "predictions",
     "a_killed_run_continues_bit_for_bit",
@@ -45,6 +48,13 @@ def test_the_processor_has_no_graphs_and_needs_no_feed(option, message, capsys):
     flag = "--" + option.replace("_", "-")
     assert cli.main(["train", "lenet5", "--n-train", "20", "--n-test", "10", flag]) == 1
     assert f"({flag})" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("name", cli.SWITCHES)
+def test_the_processor_has_no_cudnn_to_switch(name, capsys):
+    flag = "--" + name.replace("_", "-")
+    assert cli.main(["train", "lenet5", "--n-train", "20", "--n-test", "10", flag]) == 1
+    assert f"{flag}: this is for cuDNN on a GPU; @numpy has none." in capsys.readouterr().err
 
 
 def test_the_command_line_fuses_the_optimizer(tmp_path):

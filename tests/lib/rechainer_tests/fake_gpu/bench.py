@@ -10,8 +10,10 @@ import fake_device  # noqa: F401  before Chainer
 from tests.bench import gpu
 
 gpu.CHILD = [sys.executable, __file__]
-#: How the parts named in the environment go wrong, such as "operations=exit".
-BREAK = dict(item.split("=") for item in os.environ.get("BREAK", "").split(",") if item)
+#: How the parts named in the environment go wrong, such as "operations=exit": at once they end or
+#: hang; or they end where all ways to run a network have been timed alone.
+BREAK = dict(item.replace(";", ",").split("=")
+             for item in os.environ.get("BREAK", "").split(",") if item)
 
 if BREAK:
     # The time of a part is short where one hangs; the others need longer to begin.
@@ -24,4 +26,8 @@ if BREAK.get(args.part) == "exit":
     os._exit(7)
 if BREAK.get(args.part) == "hang":
     time.sleep(60)
+if BREAK.get(args.part) == "exit late":
+    interleaved = gpu.interleaved
+    gpu.interleaved = lambda peers, rounds: (
+        interleaved(peers, rounds) if rounds == 3 else os._exit(7))
 sys.exit(gpu.main())

@@ -8,7 +8,7 @@ import fake_device  # noqa: F401  before Chainer
 
 # isort: split
 import convnets
-from convnets import cuda_graphs, data, devices, losses, models, precision, training
+from convnets import cli, cuda_graphs, data, devices, losses, models, precision, training
 from convnets.fused import Fused
 from convnets.layouts import use_channels_last
 
@@ -145,6 +145,47 @@ def the_fused_optimizer():
         assert steps == [f"fused_{options['optimizer']}"] * 14, "one kernel a step"
 
 
+def the_fused_optimizer_aligns_parameters():
+    """Of odd sizes, as cuDNN's plans want them: float16 ones, their originals and gradients."""
+    for half in (False, True):
+        model = Network()
+        model.to_device("@cupy:0")
+        rule = chainer.optimizers.Adam().setup(model)
+        if half:
+            precision.Originals(rule)
+        flat = Fused(rule).place()
+        views = [*(p.array for p in model.params()), *flat.grads,
+                 *(rule.state["m"] for rule in (p.update_rule for p in flat.params))]
+        assert len({view.size % 8 for view in views}) > 1
+        assert {view.data.ptr % 16 for view in views} == {0}
+
+
+def the_command_line_switches_cudnn():
+    """Each switch alone does what it says, for the run only."""
+    notes, labels = frontend.numerical_note, collections.Counter()
+
+    def graphs(*switches, model="lenet5", data="mnist"):
+        before = len(frontend.built)
+        with Labels(labels):
+            status = cli.main([
+                "train", model, "--data", data, "--n-train", "8", "--n-test", "2", "--quiet",
+                "--iterations", "1", "--batch", "4", "--device", "@cupy:0", *switches])
+        assert status == 0
+        assert not any(getattr(chainer.config, name) for name in cli.SWITCHES)
+        return frontend.built[before:]
+
+    # The plans of a training step; those of the evaluation are for other numbers of images.
+    assert not any(g.unwanted for g in graphs())
+    unwanted = [notes.NONDETERMINISTIC]
+    assert sum(g.unwanted == unwanted for g in graphs("--cudnn-deterministic")) == 5
+    assert {g.used for g in graphs("--autotune", "--cudnn-deterministic")} == {2}
+    half_last = "--precision", "mixed16", "--channels-last"
+    graphs(*half_last, model="resnet20", data="cifar10")
+    assert labels["NormalizedReLU"] == 0
+    graphs(*half_last, "--cudnn-fast-batch-normalization", model="resnet20", data="cifar10")
+    assert labels["NormalizedReLU"] == labels["NormalizedReLUGrad"] == 19
+
+
 def data_sent_ahead():
     for options in KINDS[:2]:
         expected = trained(**options)
@@ -252,6 +293,17 @@ def channels_last_changes_no_gradient():
             frontend.built[before:between], frontend.built[between:])]
         assert used[0] == 0 < used[1], (name, used)
         near(got, expected, 2e-5, name)
+
+
+def channels_last_stay_last_in_pooling():
+    """Maps are turned where a network begins and where it ends, and nowhere between."""
+    for name, n_pooling in (("VGG", 3), ("residual", 1)):
+        build, shape = SMALL[name]
+        _, labels = one_step(build, shape, "channels last")
+        n_convolutions = labels["Convolution2DFunction"]
+        assert labels["MaxPoolingND"] == labels["MaxPoolingGrad"] == n_pooling
+        # Each convolution's filters, both ways; images there, the last maps there and back.
+        assert labels["Turned"] == 2 * n_convolutions + 3, (name, labels)
 
 
 def near(got, expected, tolerance, message):

@@ -20,6 +20,8 @@ WORKSPACE, RESERVE, STATES = 512, 256, 64
 
 descriptors = {}
 calls = []
+#: Whether pooling refuses maps with the channels last.
+refuses_channels_last = False
 _numbers = itertools.count(1000)
 
 
@@ -90,6 +92,12 @@ def cudnnActivationBackward(handle, descriptor, one, of_y, y, of_gy, gy, of_x, x
                           3: lambda: (x > 0) & (x < ceiling)}[mode]())
 
 
+def _check_layout(of_x):
+    _, (_, channels, *size), strides = descriptors[of_x]
+    last = channels > 1 and numpy.prod(size) > 1 and strides[1] == 1
+    assert not (last and refuses_channels_last), "no pooling with the channels last"
+
+
 def _windows(x, out, ksize, pad, stride):
     """Yield the index of each result, its window in x, and how many elements of padding."""
     for place in itertools.product(*map(range, out)):
@@ -110,6 +118,7 @@ def _pooled(mode, ksize, view):
 def cudnnPoolingForward(handle, descriptor, one, of_x, x, zero, of_y, y):
     mode, ksize, pad, stride = descriptors[descriptor]
     _check(one, zero, of_x)
+    _check_layout(of_x)
     x, y = _array(of_x, x), _array(of_y, y)
     for place, window in _windows(x, y.shape[2:], ksize, pad, stride):
         y[place] = _pooled(mode, ksize, x[window])
@@ -118,6 +127,7 @@ def cudnnPoolingForward(handle, descriptor, one, of_x, x, zero, of_y, y):
 def cudnnPoolingBackward(handle, descriptor, one, of_y, y, of_gy, gy, of_x, x, zero, of_gx, gx):
     mode, ksize, pad, stride = descriptors[descriptor]
     _check(one, zero, of_x)
+    _check_layout(of_x)
     x, y, gy, gx = (_array(d, a) for d, a in ((of_x, x), (of_y, y), (of_gy, gy), (of_gx, gx)))
     gx[...] = 0
     axes = (slice(None), slice(None), *(None,) * len(ksize))

@@ -5,9 +5,13 @@ import itertools
 
 import numpy
 
+#: cuDNN's plans are made for arrays that begin at multiples of so many bytes.
+ALIGNMENT = 16
+
 
 def at(address, dtype, shape, strides):
     """Return the array that lies at an address; strides count elements."""
+    assert address % ALIGNMENT == 0, f"misaligned address {address:#x}"
     dtype = numpy.dtype(dtype)
     span = 1 + sum((n - 1) * step for n, step in zip(shape, strides, strict=True))
     block = (ctypes.c_char * (span * dtype.itemsize)).from_address(address)

@@ -3,6 +3,8 @@
 import fake_device  # noqa: F401  before Chainer
 
 # isort: split
+from convnets.layouts import max_pooling
+
 import chainer
 import chainer.functions as F
 import chainer.links as L
@@ -156,6 +158,124 @@ def pooling():
                 compare(lambda v, s=s: F.average_pooling_2d(v, **s), [x], calls)
     with chainer.using_config("cudnn_deterministic", True):
         compare(lambda v: F.max_pooling_2d(v, 2), [rng.permutation(96).reshape(2, 3, 4, 4) / 7])
+
+
+class Layouts(chainer.FunctionHook):
+    """Collects which functions there were, and the layouts of what they were given."""
+
+    name = "Layouts"
+
+    def __init__(self):
+        self.seen = []
+
+    def forward_postprocess(self, function, in_data):
+        self.seen.append((type(function).__name__, set(function.input_layouts)))
+
+
+#: Maximum pooling of VGG and LeNet5, GoogLeNet, ResNet's three stems, and one with all settings.
+POOLINGS = [{"ksize": 2, "stride": 2}, {"ksize": 3, "stride": 2}, {"ksize": 2},
+            {"ksize": 3, "stride": 2, "pad": 1, "cover_all": False},
+            {"ksize": (3, 2), "stride": (1, 2), "pad": (1, 0), "cover_all": True}]
+
+
+def pooled_twice(x, gy, settings, layout):
+    """Return y, gx and the functions both ways, with pooling in a layout."""
+    x = chainer.Variable(GPU.send(x))
+    with Layouts() as hook:
+        y = max_pooling(x.as_layout(layout), **settings)
+        assert y.layout == layout
+        y = y.as_layout(None)
+        y.grad = GPU.send(gy(y))
+        y.backward()
+    return cuda.to_cpu(y.array), cuda.to_cpu(x.grad), hook.seen
+
+
+def pooling_with_the_channels_last():
+    """To the last bit what it is with the channels first: maxima, and sums in the same order."""
+    rng = np.random.RandomState(18)
+
+    def gy(y):
+        return np.random.RandomState(19).randn(*y.shape).astype(y.dtype)
+
+    for settings in POOLINGS:
+        for kind in "efd":
+            for shape in ((2, 3, 7, 8), (1, 1, 5, 5), (3, 16, 4, 4)):
+                x = rng.permutation(int(np.prod(shape))).reshape(shape).astype(kind)
+                *expected, _ = pooled_twice(x, gy, settings, None)
+                *got, seen = pooled_twice(x, gy, settings, LAST)
+                assert ("MaxPooling", {LAST}) in seen
+                assert ("MaxPoolingGrad", {LAST}) in seen
+                for one, other in zip(got, expected, strict=True):
+                    np.testing.assert_array_equal(one, other, err_msg=f"{settings} {kind}")
+
+
+def pooling_with_the_channels_last_is_deterministic_where_it_shall_be():
+    x = chainer.Variable(GPU.send(np.random.RandomState(20).rand(1, 2, 4, 4).astype("f")))
+    for wanted in (False, True):
+        with chainer.using_config("cudnn_deterministic", wanted):
+            node = max_pooling(x.as_layout(LAST), 2).creator_node
+            assert node.settings()["mode"] == (3 if wanted else 0)
+
+
+def pooling_where_the_channels_last_are_refused():
+    import warnings
+
+    x = np.random.RandomState(21).permutation(96).reshape(2, 3, 4, 4).astype("f")
+
+    def gy(y):
+        return np.ones(y.shape, y.dtype)
+
+    *expected, _ = pooled_twice(x, gy, {"ksize": 2}, None)
+    libcudnn.refuses_channels_last = True
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        for _ in range(3):
+            *got, _ = pooled_twice(x, gy, {"ksize": 2}, LAST)
+            for one, other in zip(got, expected, strict=True):
+                np.testing.assert_array_equal(one, other)
+    told = [str(w.message) for w in caught if "does not pool float32" in str(w.message)]
+    assert len(told) == 2, caught   # forward and backward
+    assert "ksize, stride, pad, mode = ((2, 2), (2, 2), (0, 0), 0)" in told[0]
+
+
+def pooling_keeps_to_what_there_is():
+    """Other layouts, CuPy's own cuDNN, and second derivatives."""
+    from rechainer import cudnn
+
+    x = chainer.Variable(GPU.send(np.random.RandomState(22).rand(2, 3, 4, 4).astype("f")))
+    last = x.as_layout(LAST)
+    assert max_pooling(x, 2).layout is None
+    ours, cudnn.stands_in = cudnn.stands_in, lambda cuda: False
+    y = max_pooling(last, 2)
+    cudnn.stands_in = ours
+    assert y.layout is None
+    np.testing.assert_array_equal(y.array, F.max_pooling_2d(x, 2).array)
+    F.sum(max_pooling(last, 2).as_layout(None)).backward(enable_double_backprop=True)
+    message = message_of(RuntimeError, F.sum(x.grad_var).backward)
+    assert "no second derivatives" in message
+
+
+def parts_of_arrays_are_aligned():
+    """Filters that begin anywhere in a larger array, and maps that do."""
+    rng = np.random.RandomState(23)
+    whole = GPU.send(rng.randn(2 * 3 * 36 + 4 * 3 * 9 + 20).astype("f"))
+    for begin in range(4):
+        x = whole[begin:begin + 216].reshape(2, 3, 6, 6)
+        W = whole[begin + 219:begin + 219 + 108].reshape(4, 3, 3, 3)
+        gamma, beta = whole[begin:begin + 3], whole[begin + 1:begin + 4]
+
+        def network(x, W, gamma, beta):
+            h = F.batch_normalization(x, gamma, beta)
+            return F.max_pooling_2d(F.relu(F.convolution_2d(h, W, pad=1)), 2)
+
+        arrays = [x, W, gamma, beta]
+        inputs = [chainer.Variable(a) for a in arrays]
+        y = network(*inputs)
+        assert y.xp is cupy
+        F.sum(y).backward()
+        with chainer.using_config("use_cudnn", "never"):
+            expected = network(*map(cuda.to_cpu, arrays))
+        np.testing.assert_allclose(cuda.to_cpu(y.array), expected.array, atol=1e-5)
 
 
 def batch_normalization():
