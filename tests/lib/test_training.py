@@ -164,7 +164,7 @@ def exit_with(argv):
 
 @pytest.mark.slow
 def test_killed_up_to_ten_times_it_ends_with_the_same_parameters_and_log(tmp_path, start):
-    options = ["--n-train", "1000", "--n-test", "200", "--epochs", "24", "--batch", "50",
+    options = ["--n-train", "300", "--n-test", "200", "--epochs", "24", "--batch", "50",
                "--shift", "2", "--schedule", "cosine", "--seed", "3", "--quiet"]
     def arguments(out):
         return ["train", "lenet5", *options, "--out", str(out)]
@@ -177,7 +177,7 @@ def test_killed_up_to_ten_times_it_ends_with_the_same_parameters_and_log(tmp_pat
         process = start(*arguments(out), "--resume")
         if kills % 2:   # wait for progress, so that the kill falls into later and later epochs
             wait_for(lambda: newest(out) > before or process.exitcode is not None)  # noqa: B023
-        process.join(rng.uniform(0, 0.3))
+        process.join(rng.uniform(0, 0.2))
         if process.exitcode is not None:
             assert process.exitcode == 0
             break
