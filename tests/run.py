@@ -3,10 +3,12 @@
 Each step prints its heading, its output and its seconds, which are those since the step before
 was done: no processor waits for the last part of a step. The last line sums up all tests. Without
 a Chromium the pages are not opened, and the last lines say so; with REQUIRE_BROWSER=1 that fails.
+With NEWEST=PYTHON the library's tests run on that interpreter and on what it has installed, too.
 """
 
 import argparse
 import os
+import re
 import subprocess
 import sys
 import tempfile
@@ -21,13 +23,14 @@ ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT / "book/_tools"))
 import notebooks  # noqa: E402  it knows the notebooks and how they run
 
-PYTEST = [sys.executable, "-m", "pytest", "-q", "--no-header", "-p", "no:cacheprovider"]
+PYTEST = ["-m", "pytest", "-q", "--no-header", "-p", "no:cacheprovider"]
 NBVAL = [
     "--nbval",
     "--nbval-current-env",
     "--nbval-cell-timeout=600",
     "--nbval-sanitize-with=tests/notebooks/sanitize.cfg",
 ]
+GROUPS = 4  # of notebooks: to start pytest takes longer than to run a lab
 
 
 @dataclass
@@ -66,11 +69,11 @@ def run(*command):
     return Result(passed=int(status == 0), failed=int(status != 0), said=said)
 
 
-def pytest(*args, env=None):
+def pytest(*args, env=None, python=sys.executable):
     """Run pytest and count its tests; one that could not start counts as a failure."""
     with tempfile.TemporaryDirectory() as folder:
         report = Path(folder) / "report.xml"
-        status, said = say([*PYTEST, f"--junit-xml={report}", *args], env=env)
+        status, said = say([python, *PYTEST, f"--junit-xml={report}", *args], env=env)
         result = count(report)
     if status not in (0, 5) and not result.failed:  # 5: no tests here
         result += Result(failed=1)
@@ -101,15 +104,27 @@ def book(started):
     return {"build": partial(run, "book/_tools/build.py")}
 
 
-def library(started):
+def of_the_library(python):
     rechainer, pretrained = "tests/lib/rechainer_tests", "tests/lib/pretrained"
     parts = {
-        "labs": ["tests/labs", "tests/notebooks"],
         "convnets": ["tests/lib", f"--ignore={rechainer}", f"--ignore={pretrained}"],
         "rechainer": [rechainer],
         "pretrained weights": [pretrained],
     }
-    return {name: partial(pytest, *args, "--durations=3") for name, args in parts.items()}
+    return {
+        name: partial(pytest, *args, "--durations=3", python=python)
+        for name, args in parts.items()
+    }
+
+
+def library(started):
+    labs = partial(pytest, "tests/labs", "tests/notebooks", "--durations=3")
+    return {"labs": labs, **of_the_library(sys.executable)}
+
+
+def newest(started):
+    python = os.environ.get("NEWEST")
+    return of_the_library(python) if python else {}
 
 
 def notebook_environment():
@@ -126,15 +141,16 @@ def stored_outputs(started):
     """Run all notebooks and compare what they print with what is stored."""
     env = notebook_environment()
 
-    def compare(name):
-        result = pytest(*NBVAL, name, env=env)
-        if result.failed:
+    def compare(names):
+        result = pytest(*NBVAL, *names, env=env)
+        for name in dict.fromkeys(re.findall(r"^(?:FAILED|ERROR) (\S+\.ipynb)", result.said, re.M)):
             result.said += f"DIFFERS: {name}  (after a wanted change: make notebooks)\n"
         return result
 
     paths = sorted(notebooks.find(), key=lambda path: -path.stat().st_size)
     names = [str(path.relative_to(ROOT)) for path in paths]
-    return {name: partial(compare, name) for name in names}
+    groups = [names[i::GROUPS] for i in range(GROUPS)]
+    return {f"{len(group)} notebooks, {group[0]} ...": partial(compare, group) for group in groups}
 
 
 def site(started):
@@ -143,11 +159,10 @@ def site(started):
     python += ["tests/site/test_live_firefox.py"]
     others = [f"--ignore={path}" for path in (pages, live, *python)]
     parts = {
-        "chapters, run in the browser": [live, "-k", "book-"],
+        "chapters and labs, run in the browser": [live],
         "Python in the browser": python,
-        "every page: errors, requests, axe, width": [pages],
         "links, features, figures, the runner": ["tests/site", *others],
-        "labs, run in the browser": [live, "-k", "not book-"],
+        "every page: errors, requests, axe, width": [pages],
     }
 
     def check(*args):
@@ -167,6 +182,7 @@ STEPS = {
     "library": ("Library and labs: pytest", library),
     "notebooks": ("Notebooks: run again and compared with their stored outputs", stored_outputs),
     "site": ("Site: every page in a real browser", site),
+    "newest": ("The library on the newest versions, without the lock: pytest", newest),
 }
 
 
@@ -184,8 +200,8 @@ def perform_all(names):
     started, done, before = {}, {}, time.monotonic()
     with ThreadPoolExecutor(2) as pool:
         for name in names:
-            parts = STEPS[name][1](started).items()
-            started[name] = {title: pool.submit(part) for title, part in parts}
+            if parts := STEPS[name][1](started).items():
+                started[name] = {title: pool.submit(part) for title, part in parts}
         for name, parts in started.items():
             result, now = perform(name, parts), time.monotonic()
             done[name] = result, now - before

@@ -67,6 +67,21 @@ def test_mode():
         yield
 
 
+@pytest.fixture
+def quick_weights(monkeypatch):
+    """Initial weights are a million random numbers over again: to draw VGG16's takes seconds."""
+    numbers = np.random.RandomState(0).standard_normal(999_983).astype(np.float32)
+
+    def normal(loc, scale, size):
+        drawn = np.resize(numbers, size)
+        drawn *= scale   # in place: memory that nobody has touched yet takes longer than sums
+        drawn += loc
+        return drawn
+
+    monkeypatch.setattr(np.random, "normal", normal)
+
+
+@pytest.mark.usefixtures("quick_weights")
 @pytest.mark.parametrize(("build", "options", "params", "gmacs"), COUNTS)
 def test_counts(build, options, params, gmacs):
     model = build(**options)
@@ -97,7 +112,7 @@ def test_a_projection_in_every_bottleneck_would_cost_this_much():
     assert with_proj - without == 256 * 256 + 2 * 256
 
 
-@pytest.mark.usefixtures("test_mode")
+@pytest.mark.usefixtures("test_mode", "quick_weights")
 def test_vgg16_equals_chainers():
     theirs = L.VGG16Layers(pretrained_model=None)
     ours = copy_weights(theirs, models.VGG16())
@@ -107,7 +122,7 @@ def test_vgg16_equals_chainers():
         assert np.abs(ours.logits(x).array - y.array).max() == 0.0
 
 
-@pytest.mark.usefixtures("test_mode")
+@pytest.mark.usefixtures("test_mode", "quick_weights")
 @pytest.mark.parametrize(("build", "theirs"), [
     (models.ResNet50, L.ResNet50Layers), (models.ResNet101, L.ResNet101Layers),
     (models.ResNet152, L.ResNet152Layers)])
