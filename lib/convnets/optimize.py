@@ -147,11 +147,12 @@ class Optimized(ImageClassifier, chainer.Link):
             raise RuntimeError(
                 "optimize is for inference: call an optimized model within "
                 "chainer.using_config('train', False), or use predict; train the original")
-        plan = self._plan(x.array if isinstance(x, chainer.Variable) else x, pick)
+        images = x.array if isinstance(x, chainer.Variable) else x
+        plan = self._plan(images, pick)
         if chainer.config.enable_backprop or chainer.get_function_hooks():
             return Inference(plan).apply((x,))[0]
-        x = getattr(x, "array", x)       # no one asks for a graph: a small network waits less
-        return chainer.Variable(plan(x), requires_grad=False)
+        # No one asks for a graph: a small network waits less.
+        return chainer.Variable(plan(images), requires_grad=False)
 
     def _plan(self, x, pick):
         """Return the function that computes the output from images like `x`."""
