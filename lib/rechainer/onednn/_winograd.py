@@ -15,6 +15,7 @@ norm).
 import functools
 import itertools
 import math
+from typing import NamedTuple
 
 from rechainer.onednn import _memory
 from rechainer.onednn._arrays import (
@@ -253,6 +254,31 @@ X, U, Y, FIRST, SECOND, THIRD = range(6)
 B = THIRD
 
 
+class Maps(NamedTuple):
+    """Where a piece of maps (N, H, W, C) stands in an array of all images.
+
+    Attributes
+    ----------
+    height, width, channels : int
+        Of the piece in each image.
+    start, image : int
+        Numbers in front of the first one of the piece, and from image to image.
+    """
+
+    height: int
+    width: int
+    channels: int
+    start: int
+    image: int
+
+    @classmethod
+    def of(cls, shape, first_image, rows):
+        """Return those of some rows from an image on, of maps of a shape (N, C, H, W)."""
+        _, c, height, width = shape
+        start = (first_image * height + rows.start) * width * c
+        return cls(rows.stop - rows.start, width, c, start, c * height * width)
+
+
 class Piece:
     """Some images, or some rows of tiles of one.
 
@@ -267,45 +293,41 @@ class Piece:
 
     def __init__(self, form, x_shape, y_shape, pad, images, lines):
         self.form, tile = form, form.tile
-        self.n, self.c, self.o = images.stop - images.start, x_shape[1], y_shape[1]
-        self.grid = lines.stop - lines.start, form.tiles(y_shape)[2]
+        self.n, self.grid = images.stop - images.start, (lines.stop - lines.start,
+                                                         form.tiles(y_shape)[2])
         self.tiles = self.n * math.prod(self.grid)
         begin = lines.start * tile - pad[0]
-        x_rows = slice(max(0, begin), min(x_shape[2], lines.stop * tile - pad[0] + 2))
-        y_rows = slice(lines.start * tile, min(y_shape[2], lines.stop * tile))
-        self.x_size, self.y_size = ((rows.stop - rows.start, shape[3]) for rows, shape in (
-            (x_rows, x_shape), (y_rows, y_shape)))
-        self.pad = x_rows.start - begin, pad[1]
-        self.x_start, self.y_start = (
-            (images.start * shape[2] + rows.start) * shape[3] * shape[1]
-            for rows, shape in ((x_rows, x_shape), (y_rows, y_shape)))
-        self.x_image, self.y_image = (math.prod(shape[1:]) for shape in (x_shape, y_shape))
+        rows = slice(max(0, begin), min(x_shape[2], lines.stop * tile - pad[0] + 2))
+        self.x, self.pad = Maps.of(x_shape, images.start, rows), (rows.start - begin, pad[1])
+        rows = slice(lines.start * tile, min(y_shape[2], lines.stop * tile))
+        self.y = Maps.of(y_shape, images.start, rows)
 
     @property
     def sums(self):
         """How many numbers there are halfway to the points, of maps and of gradients."""
-        columns = max(self.c * self.x_size[1], self.o * self.y_size[1])
+        columns = max(maps.width * maps.channels for maps in (self.x, self.y))
         return self.form.size * self.n * self.grid[0] * columns
 
     def to_points(self, sequence, x, sums, turned, values):
         """Add what computes maps at the points: (size^2, tiles, C)."""
-        self._to_points(sequence, self.form.to_points, self.c, self.x_size, self.pad,
-                        (x, self.x_start), self.x_image, sums, turned, values)
+        self._to_points(sequence, self.form.to_points, self.x, self.pad, x, sums, turned, values)
 
     def gradient_to_points(self, sequence, gy, sums, turned, values):
         """Add what computes the gradient of the results at the points: (size^2, tiles, O)."""
-        self._to_points(sequence, self.form.gradient_to_points, self.o, self.y_size, (0, 0),
-                        (gy, self.y_start), self.y_image, sums, turned, values)
+        self._to_points(sequence, self.form.gradient_to_points, self.y, (0, 0), gy, sums, turned,
+                        values)
 
-    def _to_points(self, sequence, matrix, c, size, pad, source, image, sums, turned, values):
+    def _to_points(self, sequence, matrix, maps, pad, source, sums, turned, values):
         """Add sums along columns and along rows; in between rows and columns change places.
 
         So that what lies side by side is long both times: columns x channels, then rows x channels.
         Sums are (size, N, rows of tiles, columns, C); turned, columns stand before N.
         """
-        (rows, columns), (height, width), n, s = self.grid, size, self.n, self.form.size
-        _add_sums(sequence, matrix, self.form.tile, (n, rows, height, width * c), pad[0], source,
-                  (image, width * c), (sums, 0), (rows * width * c, n * rows * width * c))
+        (rows, columns), n, s = self.grid, self.n, self.form.size
+        height, width, c, start, image = maps
+        _add_sums(sequence, matrix, self.form.tile, (n, rows, height, width * c), pad[0],
+                  (source, start), (image, width * c), (sums, 0),
+                  (rows * width * c, n * rows * width * c))
         length = n * rows * c
         shape = s, n * rows, width, c
         sequence.add(reorder(Layout.dense(shape), Layout(shape, (width * length, c, length, 1))),
@@ -316,7 +338,7 @@ class Piece:
 
     def from_points(self, sequence, products, halves, results, y, activation):
         """Add what computes results (N, H', W', O) from products (size^2, tiles, O)."""
-        back, (t, s), length = self.form.back, self.form.back.shape, self.tiles * self.o
+        back, (t, s), length = self.form.back, self.form.back.shape, self.tiles * self.y.channels
         for n, source, target, settings in ((s, products, halves, ()),
                                             (t, halves, results, (activation,))):
             product = _new_product((1, t, s), (n, s, length), None, None,
@@ -329,16 +351,16 @@ class Piece:
 
         Of the last tiles in each direction some results lie outside.
         """
-        rows, o, tile = self.grid[0], self.o, self.form.tile
-        down = self.y_size[1] * o
-        sources = tile * self.tiles * o, self.tiles * o, self.n * rows * o, rows * o, o, 1
-        targets = o, down, tile * o, self.y_image, tile * down, 1
-        for (column, width, across), (row, height, along) in itertools.product(
-                *(_whole_and_rest(size, tile) for size in self.y_size[::-1])):
-            shape = across, along, width, self.n, height, o
+        n, rows, tile = self.n, self.grid[0], self.form.tile
+        height, width, o, start, image = self.y
+        sources = tile * self.tiles * o, self.tiles * o, n * rows * o, rows * o, o, 1
+        targets = o, width * o, tile * o, image, tile * width * o, 1
+        for (column, wide, across), (row, high, along) in itertools.product(
+                _whole_and_rest(width, tile), _whole_and_rest(height, tile)):
+            shape = across, along, wide, n, high, o
             sequence.add(reorder(Layout(shape, sources), Layout(shape, targets)),
-                         (results, (column * self.n * rows + row) * o),
-                         (y, self.y_start + tile * (row * down + column * o)))
+                         (results, (column * n * rows + row) * o),
+                         (y, start + tile * (row * width + column) * o))
 
 
 def _pieces(form, x_shape, y_shape, pad, size):
