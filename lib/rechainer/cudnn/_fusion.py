@@ -19,7 +19,6 @@ import weakref
 from typing import NamedTuple
 
 from rechainer.cudnn import _surface
-from rechainer.cudnn._constants import VALUES
 
 import chainer
 import numpy
@@ -32,7 +31,6 @@ from chainer.functions.normalization.batch_normalization import BatchNormalizati
 from chainer.memory_layouts import CUDNN_CHANNEL_LAST_X
 from chainer.variable import Variable
 
-PERSISTENT = VALUES["CUDNN_BATCHNORM_SPATIAL_PERSISTENT"]
 #: cuDNN's fused functions take channels in groups of so many.
 GROUP = 4
 
@@ -202,8 +200,8 @@ class NormalizedReLU(FunctionNode):
         if of.running_mean is None:
             running = cuda.cupy.zeros_like(gamma), cuda.cupy.zeros_like(gamma)
         self.reserve, y, self.mean, self.inv_std = _surface.batch_normalization_forward_training_ex(
-            x, gamma, beta, *running, None, None, of.eps, of.decay, True, PERSISTENT, False,
-            d_layout=_surface.NHWC, relu=True, z=z[0] if z else None)
+            x, gamma, beta, *running, None, None, of.eps, of.decay, True, _surface.PERSISTENT,
+            False, d_layout=_surface.NHWC, relu=True, z=z[0] if z else None)
         return (y,)
 
     def backward(self, indexes, grad_outputs):
@@ -228,8 +226,9 @@ class NormalizedReLUGrad(FunctionNode):
         of, last = self.of, self.input_layouts[0]
         self.output_layouts = (last, None, None, *(last,) * self.add)
         return _surface.batch_normalization_backward(
-            x, gamma, gy, of.mean, of.inv_std, of.normalization.eps, True, PERSISTENT, False,
-            d_layout=_surface.NHWC, reserve_space=of.reserve, y=y, beta=beta, add=self.add)
+            x, gamma, gy, of.mean, of.inv_std, of.normalization.eps, True,
+            _surface.PERSISTENT, False, d_layout=_surface.NHWC, reserve_space=of.reserve, y=y,
+            beta=beta, add=self.add)
 
     def backward(self, indexes, grad_outputs):
         """Say that there are no second derivatives, as Chainer has none in this layout.

@@ -79,6 +79,45 @@ def convolutions_2d():
     convolutions(F.convolution_2d, 2, 3 * CONFIGURATIONS)
 
 
+def convolutions_with_more():
+    """A sum and an activation behind a convolution, in one graph, in both layouts."""
+    rng = np.random.RandomState(24)
+    for i in range(CONFIGURATIONS):
+        settings, (x, W, *b) = random_convolution(rng, 2)
+        b = b[0] if b else None
+        with chainer.using_config("use_cudnn", "never"):
+            plain = F.convolution_2d(x, W, b, **settings)
+        z = rng.randn(*plain.shape).astype(x.dtype) if i % 2 else None
+        activation = (None, "relu", "sigmoid")[i % 3]
+        expected = plain if z is None else plain + z
+        expected = getattr(F, activation)(expected) if activation else expected
+        for last in (False, True):
+            before = len(frontend.built)
+            got = convolved(last, plain.shape, x, W, b, z, activation, **settings)
+            assert len(frontend.built) == before + 1
+            atol = TOLERANCE[x.dtype.char] * max(1, abs(expected.array).max())
+            np.testing.assert_allclose(got.astype("d"), expected.array, rtol=0, atol=atol)
+    wrong = z[:, :, 1:]
+    message = message_of(ValueError, lambda: convolved(False, plain.shape, x, W, b, wrong, "relu",
+                                                       **settings))
+    assert "expected shape" in message
+
+
+def convolved(last, out, x, W, b, z, activation, stride, pad, dilate, groups):
+    """Return a convolution with more of it, calculated in a layout."""
+    def turned(a):
+        return a if a is None else GPU.send(np.ascontiguousarray(np.moveaxis(a, 1, -1))
+                                            if last else a)
+
+    y = turned(np.empty(out, x.dtype))
+    layout = cuda.cudnn.NHWC if last else cuda.cudnn.NCHW
+    cuda.cudnn.convolution_forward(
+        turned(x), turned(W), b if b is None else GPU.send(b), y, pad, stride, dilate, groups,
+        auto_tune=False, tensor_core="auto", d_layout=layout, w_layout=layout, z=turned(z),
+        activation=activation)
+    return cuda.to_cpu(np.moveaxis(y, -1, 1) if last else y)
+
+
 def convolutions_nd():
     convolutions(F.convolution_nd, 3, CONFIGURATIONS // 2)
 
@@ -501,6 +540,47 @@ def fused_normalization_refused():
         for key, array in expected.items():
             if array is not None:
                 np.testing.assert_allclose(got[key], array, atol=4e-3, err_msg=key)
+
+
+def persistent_normalization_refused():
+    """Forward or backward, alone, with ReLU or with a sum: known before the first way forward."""
+    import warnings
+
+    from rechainer.cudnn import _fusion
+
+    for ways in ({"forward"}, {"backward"}):
+        libcudnn.refuses_persistent = ways
+        cuda.cudnn._modes.clear()
+        _fusion.refused.clear()
+        for name in ("relu", "add", "alone"):
+            way, _ = WAYS[name]
+            _, expected = normalized(way, fast=False)
+            with warnings.catch_warnings(record=True) as caught:
+                warnings.simplefilter("always")
+                for _ in range(2):
+                    seen, got = normalized(way, fast=True)
+                    assert "NormalizedReLU" not in seen
+            told = [str(w.message) for w in caught]
+            assert sum("calculated in turn" in text for text in told) == (name != "alone"), told
+            # The first of the three says it once for all.
+            assert sum("the ordinary one is used" in text for text in told) == (name == "relu")
+            for key, array in expected.items():
+                if array is None:
+                    assert got[key] is None
+                else:    # the running statistics have counted each minibatch once
+                    np.testing.assert_array_equal(got[key], array, err_msg=f"{ways} {key}")
+    libcudnn.refuses_persistent = {"backward"}
+    message = message_of(
+        cuda.cudnn.Failure, lambda: cuda.cudnn.batch_normalization_forward_training_ex(
+            *refusable(), d_layout=cuda.cudnn.NHWC, relu=True))
+    assert "cudnnBatchNormalizationBackwardEx" in message
+
+
+def refusable():
+    """Return the arguments of a normalization that no other test tries."""
+    x = GPU.send(np.ones((2, 3, 3, 12), "e"))
+    arrays = (GPU.send(np.ones(12, "f")) for _ in range(4))
+    return x, *arrays, None, None, 1e-5, 0.9, True, cuda.cudnn.PERSISTENT, False
 
 
 def waiting_variables():
