@@ -12,7 +12,7 @@ finds cuDNN enabled. What Chainer documents keeps its meaning: ``use_cudnn``, ``
 ``_descriptors``    its descriptors of arrays and operations, and a cache of them
 ``_graphs``         convolutions as graphs of ``nvidia-cudnn-frontend``; plans
 ``_surface``        the functions of ``cupy.cudnn``
-``_fusion``         batch normalization, a sum and ReLU by one function
+``_fusion``         batch normalization, a sum and ReLU by one function; test mode in NHWC
 ==================  ==============================================================
 
 Convolutions are graphs, because only those reach all of cuDNN's kernels for Hopper. Batch

@@ -30,6 +30,7 @@ def on_device(python, monkeypatch):
     "pooling_with_the_channels_last",
     "pooling_with_the_channels_last_is_deterministic_where_it_shall_be",
     "pooling_where_the_channels_last_are_refused", "pooling_keeps_to_what_there_is",
+    "average_pooling_has_second_derivatives", "normalization_with_the_channels_last_in_test_mode",
     "parts_of_arrays_are_aligned",
     "batch_normalization", "batch_normalization_without_running_statistics",
     "fixed_batch_normalization", "fused_normalization", "fused_normalization_in_old_code",

@@ -3,7 +3,7 @@
 import fake_device  # noqa: F401  before Chainer
 
 # isort: split
-from convnets.layouts import max_pooling
+from convnets.layouts import average_pooling, max_pooling
 
 import chainer
 import chainer.functions as F
@@ -217,11 +217,16 @@ POOLINGS = [{"ksize": 2, "stride": 2}, {"ksize": 3, "stride": 2}, {"ksize": 2},
             {"ksize": (3, 2), "stride": (1, 2), "pad": (1, 0), "cover_all": True}]
 
 
-def pooled_twice(x, gy, settings, layout):
+#: Average pooling of GoogLeNet and of residual networks, and one with all settings.
+AVERAGES = [{"ksize": 3, "stride": 2}, {"ksize": (4, 4), "stride": 1},
+            {"ksize": (3, 2), "stride": (1, 2), "pad": (1, 0)}]
+
+
+def pooled_twice(x, gy, settings, layout, pool=max_pooling):
     """Return y, gx and the functions both ways, with pooling in a layout."""
     x = chainer.Variable(GPU.send(x))
     with Layouts() as hook:
-        y = max_pooling(x.as_layout(layout), **settings)
+        y = pool(x.as_layout(layout), **settings)
         assert y.layout == layout
         y = y.as_layout(None)
         y.grad = GPU.send(gy(y))
@@ -230,22 +235,25 @@ def pooled_twice(x, gy, settings, layout):
 
 
 def pooling_with_the_channels_last():
-    """To the last bit what it is with the channels first: maxima, and sums in the same order."""
+    """What it is with the channels first; maxima and their gradients are to the last bit."""
     rng = np.random.RandomState(18)
 
     def gy(y):
         return np.random.RandomState(19).randn(*y.shape).astype(y.dtype)
 
-    for settings in POOLINGS:
+    for pool, name, settings in [*((max_pooling, "MaxPooling", s) for s in POOLINGS),
+                                 *((average_pooling, "AveragePooling", s) for s in AVERAGES)]:
         for kind in "efd":
             for shape in ((2, 3, 7, 8), (1, 1, 5, 5), (3, 16, 4, 4)):
                 x = rng.permutation(int(np.prod(shape))).reshape(shape).astype(kind)
-                *expected, _ = pooled_twice(x, gy, settings, None)
-                *got, seen = pooled_twice(x, gy, settings, LAST)
-                assert ("MaxPooling", {LAST}) in seen
-                assert ("MaxPoolingGrad", {LAST}) in seen
+                *expected, _ = pooled_twice(x, gy, settings, None, pool)
+                *got, seen = pooled_twice(x, gy, settings, LAST, pool)
+                assert (name, {LAST}) in seen
+                assert ("PoolingGrad", {LAST}) in seen
+                # Sums of float16, by NumPy in another order, are rounded otherwise.
+                rtol = {"e": 3e-3, "f": 1e-6, "d": 1e-14}[kind] * (pool is average_pooling)
                 for one, other in zip(got, expected, strict=True):
-                    np.testing.assert_array_equal(one, other, err_msg=f"{settings} {kind}")
+                    np.testing.assert_allclose(one, other, rtol=rtol, err_msg=f"{settings} {kind}")
 
 
 def pooling_with_the_channels_last_is_deterministic_where_it_shall_be():
@@ -292,6 +300,46 @@ def pooling_keeps_to_what_there_is():
     F.sum(max_pooling(last, 2).as_layout(None)).backward(enable_double_backprop=True)
     message = message_of(RuntimeError, F.sum(x.grad_var).backward)
     assert "no second derivatives" in message
+
+
+def average_pooling_has_second_derivatives():
+    rng = np.random.RandomState(25)
+    x, v, w = (rng.rand(2, 3, 4, 4).astype("f") for _ in range(3))
+
+    def second(layout):
+        """Return the gradient of v's, where v x are pooled and their squares summed up twice."""
+        a, b = (chainer.Variable(GPU.send(array)) for array in (x, v))
+        y = average_pooling((a * b).as_layout(layout), 2, pad=1)
+        assert y.layout == layout
+        y = y.as_layout(None)
+        F.sum(y * y).backward(enable_double_backprop=True)
+        grad, a.grad_var = a.grad_var, None
+        b.cleargrad()
+        F.sum(grad * GPU.send(w)).backward()
+        return cuda.to_cpu(b.grad)
+
+    np.testing.assert_allclose(second(LAST), second(None), rtol=1e-5, atol=1e-6)
+
+
+def normalization_with_the_channels_last_in_test_mode():
+    """Of old code with compute_mode='cudnn_fast', too, which Chainer itself can only train."""
+    rng = np.random.RandomState(26)
+    for kind in "efd":
+        x = GPU.send(rng.randn(2, 6, 5, 4).astype(kind))
+        link = L.BatchNormalization(6, dtype=np.float32 if kind == "e" else kind)
+        link.avg_mean[...], link.avg_var[...] = rng.randn(6), rng.rand(6) + 0.5
+        link.gamma.array[...], link.beta.array[...] = rng.rand(2, 6)
+        link.to_device(GPU)
+        with chainer.using_config("train", False):
+            expected = link(x)
+            got = link(chainer.Variable(x).as_layout(LAST))
+            assert got.layout == LAST
+            np.testing.assert_allclose(got.as_layout(None).array, expected.array,
+                                       atol=TOLERANCE[kind] * 5)
+            F.sum(link(chainer.Variable(x))).backward()   # as ever
+            v = chainer.Variable(x)
+            loss = F.sum(link(v.as_layout(LAST)).as_layout(None))
+            assert "no gradients in test mode" in message_of(RuntimeError, loss.backward)
 
 
 def parts_of_arrays_are_aligned():
