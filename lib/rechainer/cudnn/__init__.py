@@ -29,6 +29,7 @@ import types
 
 from rechainer._hooks import Beside
 from rechainer.cudnn import _library
+from rechainer.cudnn._library import Failure
 
 #: Modules of Chainer that keep away from cuDNN: their part of it is not offered here.
 WITHOUT = (
@@ -89,6 +90,9 @@ def fuse(module, execute):
 
 
 SEAMS = dict.fromkeys(WITHOUT, keep_away) | {"chainer.functions": fuse}
+
+
+__all__ = ["SEAMS", "Failure", "has_frontend", "is_usable", "modules", "stands_in", "status"]
 
 
 def status():

@@ -75,11 +75,16 @@ class pygraph:
         assert "biased" not in a.settings, "cuDNN has no plan for a sum behind a bias"
         return self._made(lambda at, out: a.make(at, out) + b.array(at))
 
+    def _activated(self, make):
+        made = self._made(make)
+        made.settings["activation"] = True
+        return made
+
     def relu(self, *, input):
-        return self._made(lambda at, out: numpy.maximum(input.make(at, out), 0))
+        return self._activated(lambda at, out: numpy.maximum(input.make(at, out), 0))
 
     def sigmoid(self, *, input):
-        return self._made(lambda at, out: 1 / (1 + numpy.exp(-input.make(at, out))))
+        return self._activated(lambda at, out: 1 / (1 + numpy.exp(-input.make(at, out))))
 
     def bias(self, *, input, bias):
         made = self._made(lambda at, out: input.make(at, out) + bias.array(at))
