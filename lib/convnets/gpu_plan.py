@@ -74,8 +74,13 @@ def finished(steps, x, dtype, cuda_graph):
     if not cuda_graph:
         return lambda x: run(enter(x))
     recording = record(run, enter(x))
-    # The images are cast and turned on their way into the recording; its result is not the next's.
-    return lambda x: recording(x.transpose(TO_LAST)).copy()
+
+    def launch(x):
+        # Images are cast and turned on their way into the recording; its result is not the next's.
+        return recording(x.transpose(TO_LAST)).copy()
+
+    launch.recording = recording
+    return launch
 
 
 def ready(op, dtype):

@@ -156,6 +156,7 @@ def test_pooling_has_the_shape_that_cudnn_says(mode, ksize, stride, pad, dtype, 
     shape = (8, 14, 14, 64) if channels_last else (8, 64, 14, 14)
     x = _descriptors.tensor(numpy.dtype(dtype), *_descriptors.maps_of(shape, channels_last))
     found = (ctypes.c_int * 4)()
+    of, x = (ctypes.c_void_p(made._as_parameter_) for made in (of, x))
     assert _library.load().cudnnGetPoolingNdForwardOutputDim(of, x, 4, found) == 0
     out = [get_conv_outsize(14, *dims) for dims in zip(ksize, stride, pad, strict=True)]
     assert list(found) == [8, 64, *out]
