@@ -20,6 +20,8 @@ from .checks import FAST
 
 try:
     import torch
+
+    from tests.bench import torch_nets
 except ImportError:
     torch = None
 
@@ -146,16 +148,16 @@ def configured(fast, run):
 
 
 class Theirs:
-    """The same network of torchvision, or LeNet5, on PyTorch, in one way of running it."""
+    """The same network on PyTorch, in one way of running it."""
 
     def __init__(self, name, batch, train, way):
         self.train, self.way = train, way
-        model = torch_model(name).cuda().train(train)
+        model = torch_nets.NETWORKS[name.lower()]().cuda().train(train)
         shape = getattr(models, name)().in_shape
         self.x, self.t = torch.rand(batch, *shape, device="cuda"), torch.zeros(
             batch, dtype=torch.long, device="cuda")
         if "folded" in way:
-            model = folded(model)
+            model = torch_nets.folded(model)
         if "half" in way:
             model, self.x = model.half(), self.x.half()
         if "channels_last" in way:
@@ -197,12 +199,6 @@ class Theirs:
         return torch.cuda.max_memory_reserved()
 
 
-def folded(model):
-    """Return a network in test mode whose batch normalizations are part of its convolutions."""
-    from torch.fx.experimental.optimization import fuse
-    return fuse(model)
-
-
 def recorded(function):
     """Return a function that launches what another does on PyTorch's CUDA graph of it."""
     stream = torch.cuda.Stream()
@@ -221,18 +217,6 @@ def recorded(function):
 WAYS = ("eager", "channels_last", "channels_last, autocast")
 WAYS_TO_INFER = (*WAYS, "channels_last, half, folded", "channels_last, half, folded, graph")
 COMPILED = ("compile", "channels_last, autocast, compile")
-
-
-def torch_model(name):
-    """Return PyTorch's network of a name."""
-    if name != "LeNet5":
-        import torchvision
-        return getattr(torchvision.models, name.lower())()
-    nn = torch.nn
-    return nn.Sequential(
-        nn.Conv2d(1, 6, 5, padding=2), nn.Sigmoid(), nn.MaxPool2d(2, 2), nn.Conv2d(6, 16, 5),
-        nn.Sigmoid(), nn.MaxPool2d(2, 2), nn.Conv2d(16, 120, 5), nn.Sigmoid(), nn.Flatten(),
-        nn.Linear(120, 84), nn.Sigmoid(), nn.Linear(84, 10))
 
 
 def builders(name, batch, train, device, compiled):
