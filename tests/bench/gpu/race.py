@@ -37,9 +37,9 @@ ROWS_COMPILED = [("ResNet50", 128, True), ("ResNet50", 1, False), ("LeNet5", 128
 SMALL_ROWS = [("LeNet5", 4, True), ("LeNet5", 2, False)]
 #: Ways to train ours, by the words for half precision, channels last, normalization fused with
 #: ReLU, and a CUDA graph.
-OURS = ["float32", "float32, graph", "mixed16", "mixed16, graph", "mixed16, channels last",
-        "mixed16, channels last, graph", "mixed16, channels last, fused",
-        "mixed16, channels last, fused, graph"]
+OURS = ["float32", "float32, graph", "float32, channels last", "mixed16", "mixed16, graph",
+        "mixed16, channels last", "mixed16, channels last, graph",
+        "mixed16, channels last, fused", "mixed16, channels last, fused, graph"]
 #: Ways to infer; the best comes last.
 OURS_TO_INFER = [
     "float32", "float32, graph", "mixed16", "mixed16, graph", "mixed16, channels last",
