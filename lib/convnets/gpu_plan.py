@@ -67,19 +67,19 @@ def finished(steps, x, dtype, cuda_graph):
     def run(images):
         return steps(images.transpose(TO_FIRST)).astype(np.float32, copy=False)
 
-    def enter(x):
-        return cuda.cupy.ascontiguousarray(x.transpose(TO_LAST), dtype)   # one kernel
-
-    run(enter(x))
-    if not cuda_graph:
-        return lambda x: run(enter(x))
-    recording = record(run, enter(x))
+    def plain(x):
+        with x.device:
+            return run(cuda.cupy.ascontiguousarray(x.transpose(TO_LAST), dtype))
 
     def launch(x):
-        # Images are cast and turned on their way into the recording; its result is not the next's.
-        return recording(x.transpose(TO_LAST)).copy()
+        with x.device:
+            # Images are cast and turned on their way to the recording; the next result is another.
+            return launch.recording(x.transpose(TO_LAST)).copy()
 
-    launch.recording = recording
+    plain(x)
+    if not cuda_graph:
+        return plain
+    launch.recording = record(run, cuda.cupy.ascontiguousarray(x.transpose(TO_LAST), dtype))
     return launch
 
 

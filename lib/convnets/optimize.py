@@ -129,8 +129,8 @@ class Optimized(ImageClassifier, chainer.Link):
         self._hollow, self._arrays = hollow(model)
         self._hollow.channels_last = False    # the plan sees to that
         self._names = frozenset(self._arrays)
-        x = self.xp.asarray(np.random.RandomState(0).rand(1, *model.in_shape), np.float32)
-        with chainer.using_config("train", False):
+        x = self.device.send(np.random.RandomState(0).rand(1, *model.in_shape).astype("f"))
+        with chainer.using_config("train", False), chainer.using_device(self.device):
             ops = joined(*self._trace(x, None))
             self._layers = {self._key(op): self._layer(op) for op in ops if op.weights}
             alone = {id(x) for op in ops for x in op.inputs}
@@ -203,7 +203,8 @@ class Optimized(ImageClassifier, chainer.Link):
 
     def _make(self, x, pick):
         if gpu_plan.wanted(x):
-            return self._make_on_gpu(x, pick)
+            with x.device:
+                return self._make_on_gpu(x, pick)
         if self._dtype != np.float32:
             raise ValueError("this model was optimized with precision='mixed16', which cuDNN "
                              "computes: set chainer.config.use_cudnn = 'auto' again")
