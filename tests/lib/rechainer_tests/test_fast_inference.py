@@ -17,6 +17,7 @@ FAKE = Path(__file__).with_name("fake_gpu")
     "features_and_hooks",
     "results_are_kept_and_inputs_left_alone",
     "recordings",
+    "recordings_wait_for_the_callers_stream",
     "autotune_and_other_settings_have_plans_of_their_own",
     "where_cudnn_refuses_sums",
     "other_layers",

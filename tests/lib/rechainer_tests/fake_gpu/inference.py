@@ -165,6 +165,16 @@ def recordings():
     assert [graph.launches for graph in graphs] == [3, 1]
 
 
+def recordings_wait_for_the_callers_stream():
+    model, _, x = built("CIFAR")
+    fast = convnets.optimize(model, cuda_graph=True)
+    expected = inferred(fast.logits, x).array
+    with cupy.cuda.Stream() as stream:
+        np.testing.assert_array_equal(inferred(fast.logits, x).array, expected)
+    recording_stream = stream.waited
+    assert recording_stream.waited is stream
+
+
 def autotune_and_other_settings_have_plans_of_their_own():
     model, _, x = built("CIFAR")
     fast = convnets.optimize(model)
