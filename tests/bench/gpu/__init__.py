@@ -8,7 +8,8 @@ one that fails, hangs or breaks the device is recorded so, with what it had foun
 on.
 
 ``--record FILE`` keeps a JSON file of all of it, with its provenance, up to date after each part.
-``--resume`` keeps what is whole in that file and runs the others: where the time ended, run again.
+``--resume`` keeps what is whole in that file and runs the others: where the time ended, run again;
+``--seconds`` says when it ends.
 
 A part is a generator: it yields what it has found so far, the last time all of it.
 
