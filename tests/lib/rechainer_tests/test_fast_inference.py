@@ -12,7 +12,7 @@ FAKE = Path(__file__).with_name("fake_gpu")
 
 
 @pytest.mark.parametrize("name", [
-    "outputs_are_the_same",
+    pytest.param("outputs_are_the_same", marks=pytest.mark.slow),
     "layers_are_one_graph_each",
     "features_and_hooks",
     "results_are_kept_and_inputs_left_alone",
