@@ -76,10 +76,17 @@ class Recording:
         if got != expected:
             raise ValueError(f"recorded for arrays of shape {expected}, got {got}: a CUDA graph "
                              f"has one shape; record another")
+        current = cuda.cupy.cuda.get_current_stream()
+        # The default stream and this one wait for each other by themselves.
+        apart = current.ptr not in (0, self.stream.ptr)
+        if apart:
+            self.stream.wait_event(current.record())
         with self.stream:
             for mine, new in zip(self.inputs, arrays, strict=True):
                 mine[...] = new
             self.graph.launch(self.stream)
+        if apart:
+            current.wait_event(self.stream.record())
         return self.result
 
 

@@ -1,4 +1,4 @@
-"""What `tests/bench/gpu.py` has recorded on a GPU, as a table; or a box that says there is none."""
+"""What `tests/bench/gpu` has recorded on a GPU, as a table; or a box that says there is none."""
 
 import html
 from pathlib import Path
@@ -65,14 +65,14 @@ def share(label, peer, part, ceilings):
     label : str
         How it was run; half precision is measured by products in float16, all else in TF32.
     peer, part, ceilings : dict
-        As `tests/bench/gpu.py` records them.
+        As `tests/bench/gpu` records them.
 
     Returns
     -------
     float or None
         None if it was not measured.
     """
-    half = "mixed" in label or "autocast" in label
+    half = any(word in label for word in ("mixed", "autocast", "half"))
     most = ceilings.get("float16 TFLOP/s" if half else "TF32 TFLOP/s") if isinstance(
         ceilings, dict) else None
     if not most or "images_per_second" not in peer or "flop_per_image" not in part:

@@ -1,11 +1,13 @@
-"""Training with the channels last, (N, H, W, C): the layout in which tensor cores take images.
+"""Channels last, (N, H, W, C): the layout in which tensor cores take images.
 
 With (N, C, H, W) cuDNN turns half-precision arrays around before and behind each convolution.
 Chainer's ``compute_mode='cudnn_fast'`` keeps them turned, as far as its functions know the layout:
 convolution without bias, batch normalization in train mode, ReLU and sums do; pooling, the gradient
 of a bias and test mode do not. So here a model has ordinary parameters, a convolution takes its
-images channels last in train mode only, with a gradient for its bias, `max_pooling` takes maps as
-they are, and the model gives what knows no layout `plain` maps.
+images channels last in train mode, with a gradient for its bias, `max_pooling` and
+`average_pooling` take maps as they are, and the model gives what knows no layout `plain` maps. In
+test mode images are turned by `entering`, in `ImageClassifier.features`, and `rechainer.cudnn`
+normalizes them.
 
 With ``precision='mixed16'`` and ``cudnn_fast_batch_normalization`` of ``chainer.config`` (or the
 environment's ``CHAINER_CUDNN_FAST_BATCH_NORMALIZATION=1``) batch normalization, a sum and ReLU are
@@ -21,6 +23,7 @@ import numpy as np
 from chainer import memory_layouts as known
 from chainer.backends import cuda
 from chainer.functions.connection.convolution_2d import Convolution2DFunction
+from chainer.functions.pooling.average_pooling_nd import AveragePoolingND
 from chainer.functions.pooling.max_pooling_nd import MaxPoolingND
 from chainer.utils.conv import get_conv_outsize
 
@@ -94,10 +97,11 @@ class ChannelsLast(L.Convolution2D):
         Parameters
         ----------
         x : array or chainer.Variable, shape (N, C, H, W)
-            In any layout.
+            In any layout; in test mode it is the result's.
         """
         x = chainer.as_variable(x)
-        if not chainer.config.train:
+        # Images and filters of two types are Chainer's business: cuDNN takes one.
+        if not chainer.config.train and not (stays_last(x) and x.dtype == self.W.dtype):
             return super().forward(turned(x, None))
         if self.W.array is None:
             self._initialize_params(x.shape[1])
@@ -108,16 +112,14 @@ class ChannelsLast(L.Convolution2D):
                                turned(self.W, known.CUDNN_CHANNEL_LAST_W), *bias))[0]
 
 
-class MaxPooling(MaxPoolingND):
-    """Chainer's maximum pooling by cuDNN, of maps with the channels last."""
-
-    label = MaxPoolingND.__name__
+class PoolingLast:
+    """Mixin for Chainer's poolings: by cuDNN, of maps with the channels last."""
 
     def check_layout_forward(self, inputs):
         """The last axis has the channels."""
 
     def forward(self, inputs):
-        """Return maxima (N, Y, X, C) of maps (N, H, W, C)."""
+        """Return what is pooled, (N, Y, X, C), of maps (N, H, W, C)."""
         x, = inputs
         self.retain_inputs((0,))
         self.retain_outputs((0,))
@@ -136,16 +138,48 @@ class MaxPooling(MaxPoolingND):
 
     def backward(self, indexes, grad_outputs):
         """Return the gradient of the maps."""
-        return MaxPoolingGrad(self).apply(
+        return PoolingGrad(self).apply(
             (*self.get_retained_inputs(), *self.get_retained_outputs(), *grad_outputs))
 
+    def twice(self, grad_outputs):
+        """Say that there are no second derivatives.
 
-class MaxPoolingGrad(chainer.FunctionNode):
-    """The gradient of `MaxPooling`."""
+        Raises
+        ------
+        RuntimeError
+        """
+        raise RuntimeError("maximum pooling of maps with the channels last has no second "
+                           "derivatives; take them without channels_last=True")
+
+
+class MaxPooling(PoolingLast, MaxPoolingND):
+    """Chainer's maximum pooling, of maps with the channels last."""
+
+    label = MaxPoolingND.__name__
+
+
+class AveragePooling(PoolingLast, AveragePoolingND):
+    """Chainer's average pooling, of maps with the channels last."""
+
+    label = AveragePoolingND.__name__
+
+    def twice(self, grad_outputs):
+        """Return the gradient of the upper gradient: the average of its gradient."""
+        again = AveragePooling(self.ndim, self.ksize, self.stride, self.pad)
+        return None, None, *again.apply(grad_outputs)
+
+
+class PoolingGrad(chainer.FunctionNode):
+    """The gradient of a pooling with the channels last."""
 
     def __init__(self, of):
         super().__init__()
         self.of = of
+
+    @property
+    def label(self):
+        """By which hooks and tables know it."""
+        return f"{self.of.label}Grad"
 
     def check_layout_forward(self, inputs):
         """All of them are channels last."""
@@ -156,14 +190,8 @@ class MaxPoolingGrad(chainer.FunctionNode):
         return cuda.cudnn.pooling_backward(*inputs, **self.of.settings()),
 
     def backward(self, indexes, grad_outputs):
-        """Say that there are no second derivatives.
-
-        Raises
-        ------
-        RuntimeError
-        """
-        raise RuntimeError("maximum pooling of maps with the channels last has no second "
-                           "derivatives; take them without channels_last=True")
+        """Return second derivatives, where there are some."""
+        return self.of.twice(grad_outputs)
 
 
 def max_pooling(h, ksize, stride=None, pad=0, cover_all=True):
@@ -180,10 +208,56 @@ def max_pooling(h, ksize, stride=None, pad=0, cover_all=True):
     -------
     chainer.Variable, shape (N, C, Y, X)
     """
-    last = getattr(h, "layout", None) == known.CUDNN_CHANNEL_LAST_X
-    if last and cudnn.stands_in(cuda) and chainer.should_use_cudnn(">=auto"):
+    if stays_last(h):
         return MaxPooling(2, ksize, stride, pad, cover_all).apply((h,))[0]
     return F.max_pooling_2d(plain(h), ksize, stride, pad, cover_all)
+
+
+def average_pooling(h, ksize, stride=None, pad=0):
+    """Return the means of windows, in the layout of the maps where cuDNN can.
+
+    Parameters
+    ----------
+    h : array or chainer.Variable, shape (N, C, H, W)
+        In any layout.
+    ksize, stride, pad
+        As of `chainer.functions.average_pooling_2d`.
+
+    Returns
+    -------
+    chainer.Variable, shape (N, C, Y, X)
+    """
+    if stays_last(h):
+        return AveragePooling(2, ksize, stride, pad).apply((h,))[0]
+    return F.average_pooling_2d(plain(h), ksize, stride, pad)
+
+
+def stays_last(h):
+    """Tell whether maps have their channels last and can stay so."""
+    return getattr(h, "layout", None) == known.CUDNN_CHANNEL_LAST_X and has_cudnn()
+
+
+def has_cudnn():
+    """Tell whether cuDNN is used, and it is the one that pools and normalizes in any layout."""
+    return cudnn.stands_in(cuda) and chainer.should_use_cudnn(">=auto")
+
+
+def entering(model, x):
+    """Return images as a model wants them: with the channels last where it is asked for that.
+
+    In train mode the first convolution turns them. In test mode Chainer's normalization has no
+    gradients in this layout: so there they are turned only where nobody asks for gradients.
+
+    Parameters
+    ----------
+    model : chainer.Link
+    x : array or chainer.Variable, shape (N, C, H, W)
+    """
+    wanted = (getattr(model, "channels_last", False)
+              and not chainer.config.train and not chainer.config.enable_backprop)
+    if wanted and has_cudnn() and isinstance(chainer.as_array(x), cuda.ndarray):
+        return turned(chainer.as_variable(x), known.CUDNN_CHANNEL_LAST_X)
+    return x
 
 
 def plain(h):
@@ -197,7 +271,7 @@ def plain(h):
 
 
 def use_channels_last(model, device):
-    """Have a model's convolutions run with the channels last while it is trained.
+    """Have a model's convolutions run with the channels last, in training and in inference.
 
     Parameters
     ----------
@@ -218,6 +292,7 @@ def use_channels_last(model, device):
     if not getattr(model, "knows_layouts", False):
         raise ValueError(f"{option} is for residual networks, their plain twins and VGG; "
                          f"{type(model).__name__} has parts that know one layout only")
+    model.channels_last = True
     for link in model.links():
         if isinstance(link, L.Convolution2D):
             link.__class__ = ChannelsLast

@@ -3,17 +3,20 @@
 In test mode a batch normalization behind a convolution is a change of its weights, and a ReLU or
 an addition can be done while the convolution's result is still in the processor's cache. So a
 network is run once for each shape of its input, the functions that it calls are written down,
-joined where they can be, and from then on these are executed.
+joined where they can be, and from then on these are executed: by oneDNN on a processor, by cuDNN on
+a GPU (`convnets.gpu_plan`).
 """
 
 import copy
+import functools
 import itertools
 import math
+import warnings
 import weakref
 from collections import Counter
 from dataclasses import dataclass, replace
 
-from rechainer import onednn
+from rechainer import cudnn, onednn
 
 import chainer
 import numpy as np
@@ -29,7 +32,9 @@ from chainer.functions.normalization.batch_normalization import FixedBatchNormal
 from chainer.functions.pooling.average_pooling_2d import AveragePooling2D
 from chainer.functions.pooling.max_pooling_nd import MaxPoolingND
 
+from . import gpu_plan
 from .models import ImageClassifier
+from .models.base import choose
 
 #: Shapes of input whose plans a thread keeps; beyond it the oldest goes.
 N_PLANS = 8
@@ -40,20 +45,31 @@ PARTS_FROM, ALONE_TO = 1e8, 5e5
 
 #: How far outputs may be from the original's, relative to the largest, before `optimize` refuses.
 TOLERANCE = 1e-3
+#: The same on a GPU, where float32 is rounded to TF32 in both, by the type that is computed in.
+TOLERANCES = {"float32": 1e-2, "float16": 5e-2}
+#: Type that is computed in, by the name of the precision.
+PRECISIONS = {None: "float32", "mixed16": "float16"}
 
 
-def optimize(model):
+def optimize(model, *, precision=None, cuda_graph=False):
     """Return a copy of a trained model that computes the same in test mode, faster.
 
     Batch normalizations are folded into the convolutions before them. Where
-    ``chainer.config.use_ideep`` asks for oneDNN, weights are also reordered once, ReLU, sigmoid
-    and addition are done within convolutions, and maps stay in one piece of memory with their
-    channels last. The first call for a shape of images prepares it and takes longer.
+    ``chainer.config.use_ideep`` asks for oneDNN, or on a GPU with cuDNN, weights are also
+    reordered once, ReLU, sigmoid and addition are done within convolutions, and maps stay with
+    their channels last. The first call for a shape of images prepares it and takes longer.
 
     Parameters
     ----------
     model : ImageClassifier
-        With float32 parameters. It stays as it is, and later changes of it do not reach the copy.
+        With float32 parameters, on the device that it shall run on. It stays as it is, and later
+        changes of it do not reach the copy.
+    precision : str, optional
+        ``"mixed16"`` computes in float16 on a GPU: what was folded is rounded. Images and results
+        are float32 all the same.
+    cuda_graph : bool
+        On a GPU, record the whole for each shape of images and launch it at once; it is worth most
+        for few images. Of no more than `N_PLANS` shapes: each keeps memory of its own.
 
     Returns
     -------
@@ -66,8 +82,8 @@ def optimize(model):
     TypeError
         If it is no image classifier of this library's kind.
     ValueError
-        If parameters are missing or are not float32, or if the model computes something that is
-        not a function of Chainer.
+        If parameters are missing or are not float32, if the model computes something that is not
+        a function of Chainer, or if an option is for a GPU with cuDNN and there is none.
     """
     if not isinstance(model, ImageClassifier) or not isinstance(model, chainer.Link):
         raise TypeError(f"optimize takes a model of convnets.models or a link that is an "
@@ -75,7 +91,12 @@ def optimize(model):
     if isinstance(model, Optimized):
         return model
     _check_parameters(model)
-    return Optimized(model)
+    choose("precision", PRECISIONS, precision)
+    if (precision or cuda_graph) and not gpu_plan.wanted(next(model.params()).array):
+        raise ValueError(f"precision='mixed16' and cuda_graph=True are for a GPU with cuDNN, and "
+                         f"this model is on {model.device}: to_device('@cupy:0') before optimize, "
+                         f"or leave them out")
+    return Optimized(model, precision, cuda_graph)
 
 
 def _check_parameters(model):
@@ -84,7 +105,8 @@ def _check_parameters(model):
             raise ValueError(f"{name} has no shape yet: call the model once before optimizing it")
         if parameter.dtype != np.float32:
             raise ValueError(f"{name} is {parameter.dtype}: optimize works in float32 only, "
-                             f"the type of models made under chainer.config.dtype = 'float32'")
+                             f"the type of models made under chainer.config.dtype = 'float32'; "
+                             f"precision='mixed16' rounds it for a GPU")
 
 
 class Optimized(ImageClassifier, chainer.Link):
@@ -93,18 +115,22 @@ class Optimized(ImageClassifier, chainer.Link):
     Parameters
     ----------
     model : ImageClassifier
+    precision : str or None
+    cuda_graph : bool
     """
 
-    def __init__(self, model):
+    def __init__(self, model, precision=None, cuda_graph=False):
         super().__init__()
         self.to_device(model.device)
+        self._dtype, self._cuda_graph = np.dtype(PRECISIONS[precision]), cuda_graph
         self.in_shape, self.any_size = model.in_shape, model.any_size
         self.preprocessing = model.preprocessing
         self._name = type(model).__name__
         self._hollow, self._arrays = hollow(model)
+        self._hollow.channels_last = False    # the plan sees to that
         self._names = frozenset(self._arrays)
-        x = self.xp.asarray(np.random.RandomState(0).rand(1, *model.in_shape), np.float32)
-        with chainer.using_config("train", False):
+        x = self.device.send(np.random.RandomState(0).rand(1, *model.in_shape).astype("f"))
+        with chainer.using_config("train", False), chainer.using_device(self.device):
             ops = joined(*self._trace(x, None))
             self._layers = {self._key(op): self._layer(op) for op in ops if op.weights}
             alone = {id(x) for op in ops for x in op.inputs}
@@ -119,7 +145,7 @@ class Optimized(ImageClassifier, chainer.Link):
             y, expected = self.logits(1 - x).array, model.logits(1 - x).array
         onednn.kept_for(self).clear()    # images may come in other batches, which want other tiles
         error = float(abs(y - expected).max() / abs(expected).max())
-        if not error <= TOLERANCE:
+        if not error <= (TOLERANCES[self._dtype.name] if gpu_plan.wanted(x) else TOLERANCE):
             raise ValueError(f"{self._name} cannot be optimized: outputs differ by {error:.1g} of "
                              f"the largest. Its results in test mode must be made from images by "
                              f"functions of Chainer alone, without NumPy and chance")
@@ -157,7 +183,8 @@ class Optimized(ImageClassifier, chainer.Link):
     def _plan(self, x, pick):
         """Return the function that computes the output from images like `x`."""
         # What is asked below has the same answer each time: a small network waits for one look.
-        key = type(x), x.shape, x.dtype, pick, chainer.config.use_ideep, self.device.name
+        engine = chainer.config.use_ideep if type(x) is np.ndarray else gpu_plan.settings()
+        key = type(x), x.shape, x.dtype, pick, engine, self.device.name
         plans = onednn.kept_for(self)
         if key not in plans:
             self._check_images(x)
@@ -175,6 +202,12 @@ class Optimized(ImageClassifier, chainer.Link):
                              f"optimize the original after to_device")
 
     def _make(self, x, pick):
+        if gpu_plan.wanted(x):
+            with x.device:
+                return self._make_on_gpu(x, pick)
+        if self._dtype != np.float32:
+            raise ValueError("this model was optimized with precision='mixed16', which cuDNN "
+                             "computes: set chainer.config.use_cudnn = 'auto' again")
         is_fast = onednn.wanted(x)
         if is_fast:
             onednn.free_memory()
@@ -187,6 +220,23 @@ class Optimized(ImageClassifier, chainer.Link):
             except onednn.Unsupported:
                 pass
         return plain_plan(ops, result)
+
+    def _make_on_gpu(self, x, pick):
+        ops, result = self._trace(x, pick)
+        ops = [gpu_plan.ready(self._filled(op), self._dtype) for op in joined(ops, result)]
+        run = functools.partial(gpu_plan.execute, dtype=self._dtype)
+
+        def plan(ops):
+            return gpu_plan.finished(plain_plan(ops, result, run), x, self._dtype,
+                                     self._cuda_graph)
+
+        try:
+            return plan(fused(ops, result))
+        except cudnn.Failure as error:
+            warnings.warn(f"cuDNN cannot do the sums and activations of {self._name} within its "
+                          f"convolutions; they are done behind them. It says: {error}",
+                          stacklevel=2)
+            return plan(ops)
 
     def _filled(self, op):
         """Return an operation with the model's arrays in it."""
@@ -398,6 +448,15 @@ class Layer:
             return self._W, self._b
         return self._packed.plain, self._b
 
+    def turned(self, dtype):
+        """Return W, of a convolution with the channels last in memory, and b; they stay so."""
+        xp = backend.get_array_module(self._W)
+        if self._W.ndim == 4:
+            last = xp.ascontiguousarray(self._W.transpose(0, 2, 3, 1), dtype)
+            self._W = last.transpose(0, 3, 1, 2)
+        self._W, self._b = (a.astype(dtype, copy=False) for a in (self._W, self._b))
+        return self._W, self._b
+
     def packed(self):
         """Return the weights for oneDNN; from then on they are kept in its order."""
         if self._packed is None:
@@ -417,9 +476,13 @@ def fold(W, b, gamma=1, beta=0, mean=0, var=1, *, eps=0):
     return W * scale.astype("f").reshape(-1, *(1,) * (W.ndim - 1)), bias.astype("f")
 
 
-def plain_plan(ops, result):
-    """Return a function of images that calls Chainer's functions, without graph and checks."""
-    last = {value: i for i, op in enumerate(ops) for value in (0, *op.outputs, *op.inputs)
+def plain_plan(ops, result, execute=None):
+    """Return a function of images that calls Chainer's functions, without graph and checks.
+
+    ``execute`` takes an operation and the values so far in their place.
+    """
+    execute = execute or call
+    last = {value: i for i, op in enumerate(ops) for value in (0, *op.outputs, *op.inputs, op.add)
             if isinstance(value, int)} | {result: None}
 
     def run(x):
@@ -433,7 +496,7 @@ def plain_plan(ops, result):
     return run
 
 
-def execute(op, values):
+def call(op, values):
     """Return the outputs of an operation as Chainer computes them."""
     inputs = [values[x] if isinstance(x, int) else x for x in op.inputs]
     if op.layer:
@@ -578,7 +641,7 @@ def add_call(program, op, values):
     """Add a function of Chainer to a program, as it is, and return its values."""
     numbers = [x for x in op.inputs if isinstance(x, int)]
     return program.call(
-        lambda arrays: execute(op, dict(zip(numbers, arrays, strict=True))),
+        lambda arrays: call(op, dict(zip(numbers, arrays, strict=True))),
         [values[n] for n in numbers], op.shapes)
 
 

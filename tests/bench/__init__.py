@@ -14,5 +14,6 @@ compared. No test depends on a time.
 ``race``         contestants in turn: medians, memory
 ``table``        a row as text
 ``roofline``     each layer by itself, for the book
+``gpu``          all that only a GPU can show, a command of its own: `make gpu-check`
 ===============  ==================================================================
 """

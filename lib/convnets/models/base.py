@@ -5,6 +5,8 @@ import chainer.functions as F
 import numpy as np
 from chainer import backend
 
+from ..layouts import entering, plain
+
 CHANNELS_NAME = {1: "grey", 3: "colour"}
 
 
@@ -86,10 +88,11 @@ class ImageClassifier:
             raise ValueError(f"{type(self).__name__} has no stage {pick!r}; "
                              f"there are: {', '.join(names)}")
         self.check_input(x)
+        x = entering(self, x)
         for name, stage in self.stages():
             x = stage(x)
             if name == pick:
-                return x
+                return plain(x)
 
     def logits(self, x):
         """Return one unnormalised score per class, in train and test mode alike.

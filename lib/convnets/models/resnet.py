@@ -7,7 +7,7 @@ import chainer.functions as F
 import chainer.links as L
 from chainer.initializers import HeNormal
 
-from ..layouts import max_pooling, plain, turned
+from ..layouts import average_pooling, max_pooling, plain, turned
 from .base import ImageClassifier, choose, scaled
 
 # Blocks in res2 ... res5 (table 1).
@@ -327,4 +327,4 @@ Plain20, Plain32, Plain44, Plain56, Plain110 = (
 
 def average_over_map(h):
     """Return the mean of each channel, (N, C, 1, 1), of maps (N, C, H, W)."""
-    return F.average_pooling_2d(plain(h), h.shape[2:], stride=1)
+    return plain(average_pooling(h, h.shape[2:], stride=1))

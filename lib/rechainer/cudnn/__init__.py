@@ -12,7 +12,7 @@ finds cuDNN enabled. What Chainer documents keeps its meaning: ``use_cudnn``, ``
 ``_descriptors``    its descriptors of arrays and operations, and a cache of them
 ``_graphs``         convolutions as graphs of ``nvidia-cudnn-frontend``; plans
 ``_surface``        the functions of ``cupy.cudnn``
-``_fusion``         batch normalization, a sum and ReLU by one function
+``_fusion``         batch normalization, a sum and ReLU by one function; test mode in NHWC
 ==================  ==============================================================
 
 Convolutions are graphs, because only those reach all of cuDNN's kernels for Hopper. Batch
@@ -29,6 +29,7 @@ import types
 
 from rechainer._hooks import Beside
 from rechainer.cudnn import _library
+from rechainer.cudnn._library import Failure
 
 #: Modules of Chainer that keep away from cuDNN: their part of it is not offered here.
 WITHOUT = (
@@ -89,6 +90,9 @@ def fuse(module, execute):
 
 
 SEAMS = dict.fromkeys(WITHOUT, keep_away) | {"chainer.functions": fuse}
+
+
+__all__ = ["SEAMS", "Failure", "has_frontend", "is_usable", "modules", "stands_in", "status"]
 
 
 def status():

@@ -6,7 +6,8 @@ before that; ``cudnnBatchNormalizationBackwardEx`` gives all gradients. So maps 
 by two functions instead of four, or five with a sum. They belong to those that Chainer's own
 ``chainer.config.cudnn_fast_batch_normalization`` asks for, so that is the switch here, too: no
 line of a model changes. (They add up scaled integers: values that are too large for them
-become NaN. So Chainer leaves it off.) For test mode cuDNN has no such function.
+become NaN. So Chainer leaves it off.) For test mode cuDNN has no such function; there Chainer does
+not even normalize in this layout, so a function for that is here, too (`FixedLast`).
 
 When Chainer normalizes it does not know what follows. So here a normalization that could be done
 so, and a sum with it, wait until someone asks for their values (`Waiting`). If that is ReLU, one
@@ -19,7 +20,6 @@ import weakref
 from typing import NamedTuple
 
 from rechainer.cudnn import _surface
-from rechainer.cudnn._constants import VALUES
 
 import chainer
 import numpy
@@ -28,11 +28,13 @@ from chainer.function_node import FunctionNode
 from chainer.functions.activation.relu import ReLU
 from chainer.functions.math.basic_math import Add
 from chainer.functions.normalization import batch_normalization
-from chainer.functions.normalization.batch_normalization import BatchNormalization
+from chainer.functions.normalization.batch_normalization import (
+    BatchNormalization,
+    FixedBatchNormalization,
+)
 from chainer.memory_layouts import CUDNN_CHANNEL_LAST_X
 from chainer.variable import Variable
 
-PERSISTENT = VALUES["CUDNN_BATCHNORM_SPATIAL_PERSISTENT"]
 #: cuDNN's fused functions take channels in groups of so many.
 GROUP = 4
 
@@ -202,8 +204,8 @@ class NormalizedReLU(FunctionNode):
         if of.running_mean is None:
             running = cuda.cupy.zeros_like(gamma), cuda.cupy.zeros_like(gamma)
         self.reserve, y, self.mean, self.inv_std = _surface.batch_normalization_forward_training_ex(
-            x, gamma, beta, *running, None, None, of.eps, of.decay, True, PERSISTENT, False,
-            d_layout=_surface.NHWC, relu=True, z=z[0] if z else None)
+            x, gamma, beta, *running, None, None, of.eps, of.decay, True, _surface.PERSISTENT,
+            False, d_layout=_surface.NHWC, relu=True, z=z[0] if z else None)
         return (y,)
 
     def backward(self, indexes, grad_outputs):
@@ -228,8 +230,9 @@ class NormalizedReLUGrad(FunctionNode):
         of, last = self.of, self.input_layouts[0]
         self.output_layouts = (last, None, None, *(last,) * self.add)
         return _surface.batch_normalization_backward(
-            x, gamma, gy, of.mean, of.inv_std, of.normalization.eps, True, PERSISTENT, False,
-            d_layout=_surface.NHWC, reserve_space=of.reserve, y=y, beta=beta, add=self.add)
+            x, gamma, gy, of.mean, of.inv_std, of.normalization.eps, True,
+            _surface.PERSISTENT, False, d_layout=_surface.NHWC, reserve_space=of.reserve, y=y,
+            beta=beta, add=self.add)
 
     def backward(self, indexes, grad_outputs):
         """Say that there are no second derivatives, as Chainer has none in this layout.
@@ -242,10 +245,55 @@ class NormalizedReLUGrad(FunctionNode):
                            "derivatives; take them without compute_mode='cudnn_fast'")
 
 
-REPLACEMENTS = {BatchNormalization: normalize, Add: add, ReLU: rectify}
+class FixedLast(FunctionNode):
+    """Batch normalization by given statistics, of maps with the channels last; without gradients.
+
+    Parameters
+    ----------
+    eps : float
+        Added to the variance.
+    """
+
+    label = FixedBatchNormalization.__name__
+
+    def __init__(self, eps):
+        super().__init__()
+        self.eps = eps
+
+    def check_layout_forward(self, inputs):
+        """The first input's was looked at before; the others have one axis."""
+
+    def forward(self, inputs):
+        """Return y (N, H, W, C) of x, and gamma, beta, mean and variance (C,)."""
+        self.output_layouts = self.input_layouts[:1]
+        return (_surface.batch_normalization_forward_inference(
+            *inputs, self.eps, True, _surface.SPATIAL, d_layout=_surface.NHWC),)
+
+    def backward(self, indexes, grad_outputs):
+        """Say that there are none.
+
+        Raises
+        ------
+        RuntimeError
+        """
+        raise RuntimeError("batch normalization of maps with the channels last has no gradients in "
+                           "test mode; give it maps with the channels first: x.as_layout(None)")
+
+
+def fix(self, inputs):
+    """Do FixedBatchNormalization.apply, of maps with the channels last, too."""
+    x = inputs[0]
+    if (isinstance(x, Variable) and x.layout == CUDNN_CHANNEL_LAST_X
+            and self.axis in (None, (0, 2, 3)) and chainer.should_use_cudnn(">=auto", 5000)):
+        return FixedLast(self.eps).apply(inputs)
+    return FunctionNode.apply(self, inputs)
+
+
+REPLACEMENTS = {BatchNormalization: normalize, Add: add, ReLU: rectify,
+                FixedBatchNormalization: fix}
 
 
 def install():
-    """Have Chainer's functions wait for one another."""
+    """Have Chainer's functions wait for one another, and normalize in any layout."""
     for cls, apply in REPLACEMENTS.items():
         cls.apply = apply

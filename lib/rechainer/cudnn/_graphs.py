@@ -12,9 +12,11 @@ from rechainer.cudnn._library import Failure, frontend
 #: Attribute of the frontend's ``data_type`` by NumPy's name.
 DATA_TYPES = {"float16": "HALF", "bfloat16": "BFLOAT16", "float32": "FLOAT", "float64": "DOUBLE"}
 #: Numbers of the tensors in a graph.
-X, W, Y, B = 1, 2, 3, 4
+X, W, Y, B, Z = 1, 2, 3, 4, 5
 #: Plans tried by autotune, the heuristic's best first, and runs of each.
 TRIED, RUNS = 12, 3
+#: Functions that a convolution can apply to its result.
+ACTIVATIONS = ("relu", "sigmoid")
 #: Notes of the kernels left out where tensor cores, which round inputs, shall not be used.
 REDUCED = ("TENSOR_CORE", "DOWN_CONVERT_INPUTS", "REDUCED_PRECISION_REDUCTION")
 
@@ -28,7 +30,7 @@ class Array(NamedTuple):
 
 
 class Convolution(NamedTuple):
-    """A convolution y = x * W (+ b), or one of its gradients.
+    """A convolution y = activation(x * W + z + b), or one of the gradients of x * W.
 
     Parameters
     ----------
@@ -47,6 +49,10 @@ class Convolution(NamedTuple):
         Measure the plans instead of asking the heuristic.
     workspace : int
         Bytes that a plan may use beside its arrays.
+    add : bool
+        Of ``forward``: add z, maps like y.
+    activation : str, optional
+        Of ``forward``: a name in `ACTIVATIONS`.
     """
 
     kind: str
@@ -61,13 +67,16 @@ class Convolution(NamedTuple):
     deterministic: bool
     autotune: bool
     workspace: int
+    add: bool = False
+    activation: str | None = None
 
 
 def describe(convolution):
     """Return a line for messages."""
     c = convolution
-    return (f"convolution ({c.kind}) of x {c.x.shape}, W {c.w.shape}, y {c.y.shape}, {c.x.dtype}, "
-            f"pad {c.pad}, stride {c.stride}, dilation {c.dilation}")
+    behind = f"{' + z' * c.add}{f', {c.activation}' if c.activation else ''}"
+    return (f"convolution ({c.kind}{behind}) of x {c.x.shape}, W {c.w.shape}, y {c.y.shape}, "
+            f"{c.x.dtype}, pad {c.pad}, stride {c.stride}, dilation {c.dilation}")
 
 
 def build(convolution, **target):
@@ -135,8 +144,12 @@ def _geometry(convolution):
 def _forward(graph, c, dtype):
     y = graph.conv_fprop(image=_input(graph, c.x, X, dtype), weight=_input(graph, c.w, W, dtype),
                          **_geometry(c))
+    if c.add:   # before the bias: of a sum behind it cuDNN makes no plan
+        y = graph.add(a=y, b=_input(graph, c.y, Z, dtype))
     if c.bias:
         y = graph.bias(input=y, bias=_input(graph, bias_of(c), B, dtype))
+    if c.activation:
+        y = getattr(graph, c.activation)(input=y)
     _output(y, c.y, Y, dtype)
 
 

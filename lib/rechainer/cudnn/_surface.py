@@ -63,14 +63,18 @@ _plans = {}
 
 
 def convolution_forward(x, W, b, y, pad, stride, dilation, groups, *, auto_tune, tensor_core,
-                        d_layout=NCHW, w_layout=NCHW):
-    """Write the convolution of ``x`` with ``W``, plus ``b`` if it is not None, to ``y``."""
-    x, W = _dense(x), _dense(W)
-    arrays = {graphs.X: x, graphs.W: W, graphs.Y: y}
-    if b is not None:
-        arrays[graphs.B] = _dense(b)
+                        d_layout=NCHW, w_layout=NCHW, z=None, activation=None):
+    """Write the convolution of ``x`` with ``W``, plus ``b`` if it is not None, to ``y``.
+
+    ``z`` and ``activation`` are not CuPy's: maps like ``y`` that are added too, and what is done
+    to the sum, ``"relu"`` or ``"sigmoid"``.
+    """
+    if z is not None and z.shape != y.shape:
+        raise ValueError(f"z is added to y: expected shape {y.shape}, got {z.shape}")
+    arrays = {graphs.X: _dense(x), graphs.W: _dense(W), graphs.Y: y}
+    arrays |= {number: _dense(a) for number, a in ((graphs.B, b), (graphs.Z, z)) if a is not None}
     _convolve("forward", arrays, groups, (pad, stride, dilation), (d_layout, w_layout),
-              tensor_core, auto_tune)
+              tensor_core, auto_tune, activation=activation)
 
 
 def convolution_backward_data(W, x, b, y, pad, stride, dilation, groups, *, deterministic,
@@ -92,7 +96,7 @@ def convolution_backward_filter(x, gy, gW, pad, stride, dilation, groups, *, det
 
 
 def _convolve(kind, arrays, groups, geometry, layouts, tensor_core, auto_tune,
-              deterministic=False):
+              deterministic=False, activation=None):
     x, w, y = (_array(arrays[number], layout) for number, layout in
                ((graphs.X, layouts[0]), (graphs.W, layouts[1]), (graphs.Y, layouts[0])))
     if x.shape[1] != w.shape[1] * groups:
@@ -100,7 +104,8 @@ def _convolve(kind, arrays, groups, geometry, layouts, tensor_core, auto_tune,
                          f"groups: expected {w.shape[1] * groups}")
     convolution = graphs.Convolution(
         kind, x, w, y, graphs.B in arrays, *map(tuple, geometry), exact=tensor_core == "never",
-        deterministic=bool(deterministic), autotune=bool(auto_tune), workspace=_workspace_limit)
+        deterministic=bool(deterministic), autotune=bool(auto_tune), workspace=_workspace_limit,
+        add=graphs.Z in arrays, activation=activation)
     pointers = {number: array.data.ptr for number, array in arrays.items()}
     _run(_plan(convolution, pointers), pointers)
 
@@ -159,17 +164,20 @@ class _Normalized:
         (N, C, H, W), in layout NHWC (N, H, W, C); else (..., C).
     is_for_conv2d : bool
     d_layout : int
+    relu, add : bool
+        What is done behind it.
     """
 
-    def __init__(self, x, is_for_conv2d, d_layout):
+    def __init__(self, x, is_for_conv2d, d_layout, relu=False, add=False):
         if is_for_conv2d:
-            shape, strides = describe.maps_of(x.shape, d_layout == NHWC)
+            self.shape, self.strides = describe.maps_of(x.shape, d_layout == NHWC)
         else:
-            shape, strides = (x.size // x.shape[-1], x.shape[-1]), None
+            self.shape, self.strides = (x.size // x.shape[-1], x.shape[-1]), None
+        self.add, (self.ops, self.activation) = add, _behind(relu, add)
         # float16 maps are normalized in float32.
         self.dtype = numpy.promote_types(x.dtype, numpy.float32)
-        self.maps = describe.tensor(x.dtype, shape, strides)
-        self.channels = describe.tensor(self.dtype, (1, shape[1]))
+        self.maps = describe.tensor(x.dtype, self.shape, self.strides)
+        self.channels = describe.tensor(self.dtype, (1, self.shape[1]))
         self.zero, self.one = describe.zero_and_one(x.dtype)
 
     def cast(self, *arrays):
@@ -197,30 +205,78 @@ def batch_normalization_forward_training_ex(
     reserve_space, y, mean, inv_std
         The first is for the backward function. ``mean`` and ``inv_std`` are written to the arrays
         given, if they are.
+
+    Raises
+    ------
+    Failure
+        If cuDNN refuses ``relu``, here or on the way back; before anything is written.
     """
     x, z = _dense(x), z if z is None else _dense(z)
-    of = _Normalized(x, is_for_conv2d, d_layout)
+    of = _Normalized(x, is_for_conv2d, d_layout, relu, z is not None)
+    mode = _mode_of(x, of, cudnn_mode)
     running = of.cast(running_mean, running_var)
     gamma, beta = of.cast(gamma, beta)
-    y = cupy.empty(x.shape, x.dtype)
     mean = cupy.empty(gamma.shape, of.dtype) if mean is None else mean
     inv_std = cupy.empty(gamma.shape, of.dtype) if inv_std is None else inv_std
-    ops, activation = _behind(relu, z is not None)
-    modes, of_z = (get_handle(), cudnn_mode, ops), None if z is None else of.maps
-    size = _size("cudnnGetBatchNormalizationForwardTrainingExWorkspaceSize", *modes, of.maps, of_z,
-                 of.maps, of.channels, activation)
-    workspace = cupy.cuda.alloc(size)
-    reserve = cupy.empty(_size("cudnnGetBatchNormalizationTrainingExReserveSpaceSize", *modes,
-                               activation, of.maps), numpy.uint8)
-    load().cudnnBatchNormalizationForwardTrainingEx(
-        *modes, of.one, of.zero, of.maps, x.data.ptr, of_z, _pointer(z), of.maps, y.data.ptr,
-        of.channels, gamma.data.ptr, beta.data.ptr, 1 - decay, *map(_pointer, running), eps,
-        mean.data.ptr, inv_std.data.ptr, activation, workspace.ptr, size,
-        reserve.data.ptr, reserve.nbytes)
+    reserve, y = _normalize(of, mode, x, z, gamma, beta, running, mean, inv_std, eps, 1 - decay)
     for given, updated in zip((running_mean, running_var), running, strict=True):
         if given is not updated:
             given[...] = updated
     return reserve, y, mean, inv_std
+
+
+def _normalize(of, mode, x, z, gamma, beta, running, mean, inv_std, eps, factor):
+    """Return what the way back needs, and y."""
+    modes, of_z = (get_handle(), mode, of.ops), None if z is None else of.maps
+    y = cupy.empty(x.shape, x.dtype)
+    size = _size("cudnnGetBatchNormalizationForwardTrainingExWorkspaceSize", *modes, of.maps, of_z,
+                 of.maps, of.channels, of.activation)
+    workspace = cupy.cuda.alloc(size)
+    reserve = cupy.empty(_size("cudnnGetBatchNormalizationTrainingExReserveSpaceSize", *modes,
+                               of.activation, of.maps), numpy.uint8)
+    load().cudnnBatchNormalizationForwardTrainingEx(
+        *modes, of.one, of.zero, of.maps, x.data.ptr, of_z, _pointer(z), of.maps, y.data.ptr,
+        of.channels, gamma.data.ptr, beta.data.ptr, factor, *map(_pointer, running), eps,
+        mean.data.ptr, inv_std.data.ptr, of.activation, workspace.ptr, size,
+        reserve.data.ptr, reserve.nbytes)
+    return reserve, y
+
+
+#: What of the persistent mode was tried -> the mode that cuDNN takes, forward and backward.
+_modes = {}
+PERSISTENT, SPATIAL = (VALUES[f"CUDNN_BATCHNORM_SPATIAL{behind}"] for behind in ("_PERSISTENT", ""))
+
+
+def _mode_of(x, of, mode):
+    """Return the mode for both ways: the ordinary one where cuDNN refuses the persistent one.
+
+    A training that was refused on the way back would end there. So both ways are tried before the
+    first way forward.
+    """
+    if mode != PERSISTENT:
+        return mode
+    key = cupy.cuda.get_device_id(), x.dtype.name, of.shape, of.strides, of.ops
+    if key not in _modes:
+        try:
+            _try_persistent(x, of)
+            _modes[key] = mode
+        except Failure as error:
+            if of.activation:    # which the ordinary mode does not have
+                raise
+            _modes[key] = SPATIAL
+            warnings.warn(f"cuDNN has no fast batch normalization of {x.dtype} maps {of.shape} "
+                          f"with strides {of.strides}; the ordinary one is used. It says: {error}",
+                          stacklevel=4)
+    return _modes[key]
+
+
+def _try_persistent(x, of):
+    """Normalize ``x`` and go back, for nothing but the error that cuDNN may report."""
+    gamma, beta, mean, inv_std, *running = cupy.zeros((6, -(-of.shape[1] // 4) * 4), of.dtype)
+    z = x if of.add else None
+    reserve, y = _normalize(of, PERSISTENT, x, z, gamma, beta, running, mean, inv_std, 1e-5, 1)
+    _denormalize(of, PERSISTENT, x, y if of.activation else None, x, gamma, beta, mean, inv_std,
+                 1e-5, reserve)
 
 
 def batch_normalization_forward_training(
@@ -255,26 +311,31 @@ def batch_normalization_backward(x, gamma, gy, mean, inv_std, eps, is_for_conv2d
     ``beta`` is needed; with ``add``, the gradient of ``z`` is returned behind the others.
     """
     x, gy = _dense(x), _dense(gy)
-    of = _Normalized(x, is_for_conv2d, d_layout)
+    of = _Normalized(x, is_for_conv2d, d_layout, y is not None, add)
     gamma, mean, inv_std = of.cast(gamma, mean, inv_std)
-    gx = cupy.empty(x.shape, x.dtype)
-    ggamma, gbeta = (cupy.empty(gamma.shape, of.dtype) for _ in range(2))
-    gz = cupy.empty(x.shape, x.dtype) if add else None
-    ops, activation = _behind(y is not None, add)
     if y is not None:
         y, (beta,) = _dense(y), of.cast(beta)
+    return _denormalize(of, _mode_of(x, of, cudnn_mode), x, y, gy, gamma, beta, mean, inv_std, eps,
+                        reserve_space)
+
+
+def _denormalize(of, mode, x, y, gy, gamma, beta, mean, inv_std, eps, reserve):
+    """Return the gradients of x, gamma, beta and, where there is one, z."""
+    gx = cupy.empty(x.shape, x.dtype)
+    ggamma, gbeta = (cupy.empty(gamma.shape, of.dtype) for _ in range(2))
+    gz = cupy.empty(x.shape, x.dtype) if of.add else None
     of_y, of_z = (None if array is None else of.maps for array in (y, gz))
-    modes = get_handle(), cudnn_mode, ops
+    modes = get_handle(), mode, of.ops
     size = _size("cudnnGetBatchNormalizationBackwardExWorkspaceSize", *modes, of.maps, of_y,
-                 of.maps, of_z, of.maps, of.channels, activation)
+                 of.maps, of_z, of.maps, of.channels, of.activation)
     workspace = cupy.cuda.alloc(size)
     load().cudnnBatchNormalizationBackwardEx(
         *modes, of.one, of.zero, of.one, of.zero, of.maps, x.data.ptr, of_y, _pointer(y), of.maps,
         gy.data.ptr, of_z, _pointer(gz), of.maps, gx.data.ptr, of.channels, gamma.data.ptr,
         _pointer(beta), ggamma.data.ptr, gbeta.data.ptr, eps, mean.data.ptr, inv_std.data.ptr,
-        activation, workspace.ptr, size, _pointer(reserve_space),
-        0 if reserve_space is None else reserve_space.nbytes)
-    return (gx, ggamma, gbeta, gz) if add else (gx, ggamma, gbeta)
+        of.activation, workspace.ptr, size, _pointer(reserve),
+        0 if reserve is None else reserve.nbytes)
+    return (gx, ggamma, gbeta, gz) if of.add else (gx, ggamma, gbeta)
 
 
 # Pooling

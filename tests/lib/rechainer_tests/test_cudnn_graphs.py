@@ -13,7 +13,7 @@ from pathlib import Path
 
 from convnets import models
 from rechainer import _cupy, cudnn
-from rechainer.cudnn import _constants, _graphs, _library
+from rechainer.cudnn import _constants, _descriptors, _graphs, _library
 
 import chainer
 import numpy
@@ -118,6 +118,48 @@ def test_every_convolution_has_a_plan_for_an_h200(name, batch, count, device):
                 graph = _graphs.build(convolution, device_property=device)
                 plan = _graphs.Plan(graph)
                 assert 0 <= plan.workspace <= WORKSPACE, _graphs.describe(convolution)
+
+
+#: What an optimized network (`convnets.gpu_plan`) does behind a convolution.
+BEHIND = [{}, {"activation": "relu"}, {"activation": "sigmoid"}, {"add": True},
+          {"add": True, "activation": "relu"}]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("batch", [1, 256])
+@pytest.mark.parametrize("name", ["LeNet5", "VGG16", "ResNet50", "ResNet152", "ResNet56",
+                                  "SqueezeNet"])
+def test_sums_and_activations_are_in_one_graph_with_the_convolution(name, batch, device):
+    for link, height in convolutions(getattr(models, name)()):
+        for dtype in ("float16", "float32"):
+            plain = described(link, height, "forward", dtype, True, batch)
+            for behind in BEHIND:
+                convolution = plain._replace(bias=True, **behind)
+                graph = _graphs.build(convolution, device_property=device)
+                assert _graphs.Plan(graph).workspace <= WORKSPACE, _graphs.describe(convolution)
+                # With the sum behind the bias there would be none; with ReLU there are many.
+                if "relu" in behind.values():
+                    assert graph.get_execution_plan_count() > 1
+
+
+#: Pooling of the networks: mode, ksize, stride, pad.
+POOLINGS = [("MAX", (2, 2), (2, 2), (0, 0)), ("MAX", (3, 3), (2, 2), (1, 1)),
+            ("AVERAGE_COUNT_INCLUDE_PADDING", (7, 7), (1, 1), (0, 0))]
+
+
+@pytest.mark.parametrize(("mode", "ksize", "stride", "pad"), POOLINGS)
+@pytest.mark.parametrize("dtype", ["float16", "float32", "float64"])
+@pytest.mark.parametrize("channels_last", [False, True])
+def test_pooling_has_the_shape_that_cudnn_says(mode, ksize, stride, pad, dtype, channels_last):
+    """What is asked for without a device; the functions themselves want one."""
+    of = _descriptors.pooling(_constants.VALUES[f"CUDNN_POOLING_{mode}"], ksize, stride, pad)
+    shape = (8, 14, 14, 64) if channels_last else (8, 64, 14, 14)
+    x = _descriptors.tensor(numpy.dtype(dtype), *_descriptors.maps_of(shape, channels_last))
+    found = (ctypes.c_int * 4)()
+    of, x = (ctypes.c_void_p(made._as_parameter_) for made in (of, x))
+    assert _library.load().cudnnGetPoolingNdForwardOutputDim(of, x, 4, found) == 0
+    out = [get_conv_outsize(14, *dims) for dims in zip(ksize, stride, pad, strict=True)]
+    assert list(found) == [8, 64, *out]
 
 
 @pytest.mark.parametrize("kind", ["forward", "data", "filter"])

@@ -23,6 +23,7 @@ FAKE = Path(__file__).with_name("fake_gpu")
     "channels_last",
     "channels_last_changes_no_gradient",
     "channels_last_stay_last_in_pooling",
+    "channels_last_in_test_mode",
     "the_fused_optimizer_aligns_parameters",
     "the_command_line_switches_cudnn",
     "fused_normalization_is_as_exact",

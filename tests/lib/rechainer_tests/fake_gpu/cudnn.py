@@ -43,7 +43,7 @@ class Tensor:
 
 
 class pygraph:
-    """A graph of one convolution, and a bias."""
+    """A graph of one convolution, and a sum, a bias and an activation behind it."""
 
     def __init__(self, *, io_data_type, intermediate_data_type, compute_data_type, handle):
         assert handle, "the handle of a device is wanted"
@@ -71,8 +71,25 @@ class pygraph:
         return self._made(lambda at, out: memory.filters(
             image.array(at), loss.array(at), out, padding, stride, dilation))
 
+    def add(self, *, a, b):
+        assert "biased" not in a.settings, "cuDNN has no plan for a sum behind a bias"
+        return self._made(lambda at, out: a.make(at, out) + b.array(at))
+
+    def _activated(self, make):
+        made = self._made(make)
+        made.settings["activation"] = True
+        return made
+
+    def relu(self, *, input):
+        return self._activated(lambda at, out: numpy.maximum(input.make(at, out), 0))
+
+    def sigmoid(self, *, input):
+        return self._activated(lambda at, out: 1 / (1 + numpy.exp(-input.make(at, out))))
+
     def bias(self, *, input, bias):
-        return self._made(lambda at, out: input.make(at, out) + bias.array(at))
+        made = self._made(lambda at, out: input.make(at, out) + bias.array(at))
+        made.settings["biased"] = True
+        return made
 
     def validate(self):
         (self.result,) = (t for t in self.tensors if t.settings.get("output"))

@@ -10,7 +10,7 @@ import fake_device  # noqa: F401  before Chainer
 import convnets
 from convnets import cli, cuda_graphs, data, devices, losses, models, precision, training
 from convnets.fused import Fused
-from convnets.layouts import use_channels_last
+from convnets.layouts import entering, use_channels_last
 
 import capture
 import chainer
@@ -301,9 +301,69 @@ def channels_last_stay_last_in_pooling():
         build, shape = SMALL[name]
         _, labels = one_step(build, shape, "channels last")
         n_convolutions = labels["Convolution2DFunction"]
-        assert labels["MaxPoolingND"] == labels["MaxPoolingGrad"] == n_pooling
+        assert labels["MaxPoolingND"] == labels["MaxPoolingNDGrad"] == n_pooling
         # Each convolution's filters, both ways; images there, the last maps there and back.
         assert labels["Turned"] == 2 * n_convolutions + 3, (name, labels)
+
+
+def channels_last_in_test_mode():
+    """Images are turned once, and nothing in between; the results are plain arrays."""
+    for name, (build, shape) in SMALL.items():
+        for half in (False, True):
+            plain, last = prepared(build, half), prepared(build, half)
+            use_channels_last(last, plain.device)
+            x = cupy.asarray(np.random.RandomState(7).rand(2, *shape).astype("e" if half else "f"))
+            atol = 2e-2 if half else 2e-5
+            with chainer.using_config("train", False):
+                with chainer.no_backprop_mode():
+                    got = last(x).array
+                    for pick, _ in plain.stages():
+                        np.testing.assert_allclose(
+                            last.features(x, pick).array, plain.features(x, pick).array, rtol=atol,
+                            atol=atol, err_msg=f"{name} {pick}")
+                np.testing.assert_allclose(got, plain(x).array, rtol=0, atol=atol)
+                check_turned(last, x, name)
+                check_gradients_in_test_mode(plain, last, x, atol)
+        # Float32 images for a model in half precision: Chainer's own kernels, as without layouts.
+        if name == "CIFAR":
+            assert message_of(KeyError, last.predict, cuda.to_cpu(x)) == "'im2col'"
+        with chainer.using_config("train", False), chainer.no_backprop_mode():
+            on_cpu = cuda.to_cpu(x)
+            assert entering(last, on_cpu) is on_cpu
+            assert entering(plain, x) is x
+
+
+def prepared(build, half):
+    """Return a model on the device whose normalizations do something."""
+    np.random.seed(2)
+    model, rng = build(), np.random.RandomState(3)
+    for link in model.links():
+        if isinstance(link, L.BatchNormalization):
+            link.avg_mean[...] = 0.1 * rng.randn(*link.avg_mean.shape)
+            link.avg_var[...] = rng.uniform(0.5, 1.5, link.avg_var.shape)
+    if half:
+        precision.half(model)
+    model.to_device("@cupy:0")
+    return model
+
+
+def check_turned(model, x, name):
+    with chainer.no_backprop_mode(), Labels(collections.Counter()) as hook:
+        model.logits(x)
+    labels = hook.counts
+    ways = {"CIFAR": 2 * 2}.get(name, 0)    # two shortcuts there and back
+    assert labels["Turned"] == labels["Convolution2DFunction"] + 2 + ways, (name, labels)
+
+
+def check_gradients_in_test_mode(plain, last, x, atol):
+    """Where someone wants gradients it is as before: Chainer's own functions."""
+    found = []
+    for model in (plain, last):
+        v = chainer.Variable(x)
+        y = model.logits(v)
+        F.sum(y * y).backward()
+        found.append(v.grad)
+    np.testing.assert_allclose(*found, rtol=0, atol=atol * max(1, float(abs(found[0]).max())))
 
 
 def near(got, expected, tolerance, message):

@@ -20,6 +20,8 @@ WORKSPACE, RESERVE, STATES = 512, 256, 64
 
 descriptors = {}
 calls = []
+#: Ways, "forward" and "backward", that batch normalization refuses in the persistent mode.
+refuses_persistent = set()
 #: Whether pooling refuses maps with the channels last.
 refuses_channels_last = False
 _numbers = itertools.count(1000)
@@ -226,6 +228,7 @@ def cudnnBatchNormalizationForwardTrainingEx(
         reserve, reserve_size):
     _check(one, zero, of_x)
     _check_ops(mode, ops, of_x, of_z, activation)
+    assert not (mode == PERSISTENT and "forward" in refuses_persistent)
     assert (workspace_size, reserve_size) == (WORKSPACE, _reserved(ops, of_x))
     assert workspace
     x = _array(of_x, x).astype("d")
@@ -251,6 +254,7 @@ def cudnnBatchNormalizationBackwardEx(
         workspace_size, reserve, reserve_size):
     _check(one, zero, of_x)
     _check_ops(mode, ops, of_x, of_gz, activation)
+    assert not (mode == PERSISTENT and "backward" in refuses_persistent)
     assert workspace_size == WORKSPACE
     if reserve is not None or ops != ALONE:
         assert reserve_size == _reserved(ops, of_x)

@@ -3,7 +3,7 @@
 import fake_device  # noqa: F401  before Chainer
 
 # isort: split
-from convnets.layouts import max_pooling
+from convnets.layouts import average_pooling, max_pooling
 
 import chainer
 import chainer.functions as F
@@ -77,6 +77,45 @@ def convolutions(function, n, count):
 
 def convolutions_2d():
     convolutions(F.convolution_2d, 2, 3 * CONFIGURATIONS)
+
+
+def convolutions_with_more():
+    """A sum and an activation behind a convolution, in one graph, in both layouts."""
+    rng = np.random.RandomState(24)
+    for i in range(CONFIGURATIONS):
+        settings, (x, W, *b) = random_convolution(rng, 2)
+        b = b[0] if b else None
+        with chainer.using_config("use_cudnn", "never"):
+            plain = F.convolution_2d(x, W, b, **settings)
+        z = rng.randn(*plain.shape).astype(x.dtype) if i % 2 else None
+        activation = (None, "relu", "sigmoid")[i % 3]
+        expected = plain if z is None else plain + z
+        expected = getattr(F, activation)(expected) if activation else expected
+        for last in (False, True):
+            before = len(frontend.built)
+            got = convolved(last, plain.shape, x, W, b, z, activation, **settings)
+            assert len(frontend.built) == before + 1
+            atol = TOLERANCE[x.dtype.char] * max(1, abs(expected.array).max())
+            np.testing.assert_allclose(got.astype("d"), expected.array, rtol=0, atol=atol)
+    wrong = z[:, :, 1:]
+    message = message_of(ValueError, lambda: convolved(False, plain.shape, x, W, b, wrong, "relu",
+                                                       **settings))
+    assert "expected shape" in message
+
+
+def convolved(last, out, x, W, b, z, activation, stride, pad, dilate, groups):
+    """Return a convolution with more of it, calculated in a layout."""
+    def turned(a):
+        return a if a is None else GPU.send(np.ascontiguousarray(np.moveaxis(a, 1, -1))
+                                            if last else a)
+
+    y = turned(np.empty(out, x.dtype))
+    layout = cuda.cudnn.NHWC if last else cuda.cudnn.NCHW
+    cuda.cudnn.convolution_forward(
+        turned(x), turned(W), b if b is None else GPU.send(b), y, pad, stride, dilate, groups,
+        auto_tune=False, tensor_core="auto", d_layout=layout, w_layout=layout, z=turned(z),
+        activation=activation)
+    return cuda.to_cpu(np.moveaxis(y, -1, 1) if last else y)
 
 
 def convolutions_nd():
@@ -178,11 +217,16 @@ POOLINGS = [{"ksize": 2, "stride": 2}, {"ksize": 3, "stride": 2}, {"ksize": 2},
             {"ksize": (3, 2), "stride": (1, 2), "pad": (1, 0), "cover_all": True}]
 
 
-def pooled_twice(x, gy, settings, layout):
+#: Average pooling of GoogLeNet and of residual networks, and one with all settings.
+AVERAGES = [{"ksize": 3, "stride": 2}, {"ksize": (4, 4), "stride": 1},
+            {"ksize": (3, 2), "stride": (1, 2), "pad": (1, 0)}]
+
+
+def pooled_twice(x, gy, settings, layout, pool=max_pooling):
     """Return y, gx and the functions both ways, with pooling in a layout."""
     x = chainer.Variable(GPU.send(x))
     with Layouts() as hook:
-        y = max_pooling(x.as_layout(layout), **settings)
+        y = pool(x.as_layout(layout), **settings)
         assert y.layout == layout
         y = y.as_layout(None)
         y.grad = GPU.send(gy(y))
@@ -191,22 +235,25 @@ def pooled_twice(x, gy, settings, layout):
 
 
 def pooling_with_the_channels_last():
-    """To the last bit what it is with the channels first: maxima, and sums in the same order."""
+    """What it is with the channels first; maxima and their gradients are to the last bit."""
     rng = np.random.RandomState(18)
 
     def gy(y):
         return np.random.RandomState(19).randn(*y.shape).astype(y.dtype)
 
-    for settings in POOLINGS:
+    for pool, name, settings in [*((max_pooling, "MaxPooling", s) for s in POOLINGS),
+                                 *((average_pooling, "AveragePooling", s) for s in AVERAGES)]:
         for kind in "efd":
             for shape in ((2, 3, 7, 8), (1, 1, 5, 5), (3, 16, 4, 4)):
                 x = rng.permutation(int(np.prod(shape))).reshape(shape).astype(kind)
-                *expected, _ = pooled_twice(x, gy, settings, None)
-                *got, seen = pooled_twice(x, gy, settings, LAST)
-                assert ("MaxPooling", {LAST}) in seen
-                assert ("MaxPoolingGrad", {LAST}) in seen
+                *expected, _ = pooled_twice(x, gy, settings, None, pool)
+                *got, seen = pooled_twice(x, gy, settings, LAST, pool)
+                assert (name, {LAST}) in seen
+                assert ("PoolingGrad", {LAST}) in seen
+                # Sums of float16, by NumPy in another order, are rounded otherwise.
+                rtol = {"e": 3e-3, "f": 1e-6, "d": 1e-14}[kind] * (pool is average_pooling)
                 for one, other in zip(got, expected, strict=True):
-                    np.testing.assert_array_equal(one, other, err_msg=f"{settings} {kind}")
+                    np.testing.assert_allclose(one, other, rtol=rtol, err_msg=f"{settings} {kind}")
 
 
 def pooling_with_the_channels_last_is_deterministic_where_it_shall_be():
@@ -253,6 +300,46 @@ def pooling_keeps_to_what_there_is():
     F.sum(max_pooling(last, 2).as_layout(None)).backward(enable_double_backprop=True)
     message = message_of(RuntimeError, F.sum(x.grad_var).backward)
     assert "no second derivatives" in message
+
+
+def average_pooling_has_second_derivatives():
+    rng = np.random.RandomState(25)
+    x, v, w = (rng.rand(2, 3, 4, 4).astype("f") for _ in range(3))
+
+    def second(layout):
+        """Return the gradient of v's, where v x are pooled and their squares summed up twice."""
+        a, b = (chainer.Variable(GPU.send(array)) for array in (x, v))
+        y = average_pooling((a * b).as_layout(layout), 2, pad=1)
+        assert y.layout == layout
+        y = y.as_layout(None)
+        F.sum(y * y).backward(enable_double_backprop=True)
+        grad, a.grad_var = a.grad_var, None
+        b.cleargrad()
+        F.sum(grad * GPU.send(w)).backward()
+        return cuda.to_cpu(b.grad)
+
+    np.testing.assert_allclose(second(LAST), second(None), rtol=1e-5, atol=1e-6)
+
+
+def normalization_with_the_channels_last_in_test_mode():
+    """Of old code with compute_mode='cudnn_fast', too, which Chainer itself can only train."""
+    rng = np.random.RandomState(26)
+    for kind in "efd":
+        x = GPU.send(rng.randn(2, 6, 5, 4).astype(kind))
+        link = L.BatchNormalization(6, dtype=np.float32 if kind == "e" else kind)
+        link.avg_mean[...], link.avg_var[...] = rng.randn(6), rng.rand(6) + 0.5
+        link.gamma.array[...], link.beta.array[...] = rng.rand(2, 6)
+        link.to_device(GPU)
+        with chainer.using_config("train", False):
+            expected = link(x)
+            got = link(chainer.Variable(x).as_layout(LAST))
+            assert got.layout == LAST
+            np.testing.assert_allclose(got.as_layout(None).array, expected.array,
+                                       atol=TOLERANCE[kind] * 5)
+            F.sum(link(chainer.Variable(x))).backward()   # as ever
+            v = chainer.Variable(x)
+            loss = F.sum(link(v.as_layout(LAST)).as_layout(None))
+            assert "no gradients in test mode" in message_of(RuntimeError, loss.backward)
 
 
 def parts_of_arrays_are_aligned():
@@ -501,6 +588,47 @@ def fused_normalization_refused():
         for key, array in expected.items():
             if array is not None:
                 np.testing.assert_allclose(got[key], array, atol=4e-3, err_msg=key)
+
+
+def persistent_normalization_refused():
+    """Forward or backward, alone, with ReLU or with a sum: known before the first way forward."""
+    import warnings
+
+    from rechainer.cudnn import _fusion
+
+    for ways in ({"forward"}, {"backward"}):
+        libcudnn.refuses_persistent = ways
+        cuda.cudnn._modes.clear()
+        _fusion.refused.clear()
+        for name in ("relu", "add", "alone"):
+            way, _ = WAYS[name]
+            _, expected = normalized(way, fast=False)
+            with warnings.catch_warnings(record=True) as caught:
+                warnings.simplefilter("always")
+                for _ in range(2):
+                    seen, got = normalized(way, fast=True)
+                    assert "NormalizedReLU" not in seen
+            told = [str(w.message) for w in caught]
+            assert sum("calculated in turn" in text for text in told) == (name != "alone"), told
+            # The first of the three says it once for all.
+            assert sum("the ordinary one is used" in text for text in told) == (name == "relu")
+            for key, array in expected.items():
+                if array is None:
+                    assert got[key] is None
+                else:    # the running statistics have counted each minibatch once
+                    np.testing.assert_array_equal(got[key], array, err_msg=f"{ways} {key}")
+    libcudnn.refuses_persistent = {"backward"}
+    message = message_of(
+        cuda.cudnn.Failure, lambda: cuda.cudnn.batch_normalization_forward_training_ex(
+            *refusable(), d_layout=cuda.cudnn.NHWC, relu=True))
+    assert "cudnnBatchNormalizationBackwardEx" in message
+
+
+def refusable():
+    """Return the arguments of a normalization that no other test tries."""
+    x = GPU.send(np.ones((2, 3, 3, 12), "e"))
+    arrays = (GPU.send(np.ones(12, "f")) for _ in range(4))
+    return x, *arrays, None, None, 1e-5, 0.9, True, cuda.cudnn.PERSISTENT, False
 
 
 def waiting_variables():

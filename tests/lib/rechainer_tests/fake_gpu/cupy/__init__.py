@@ -246,7 +246,7 @@ class Event:
 
     def record(self, stream=None):
         Event.made += 1
-        self.time = Event.made
+        self.time, self.stream = Event.made, stream
 
     def synchronize(self):
         """Everything is done at once."""
@@ -271,9 +271,13 @@ class Stream:
 
     def wait_event(self, event):
         assert event.time, "it was recorded"
+        assert event.stream is not self
+        self.waited = event.stream
 
-    def record(self, event):
+    def record(self, event=None):
+        event = event or Event()
         event.record(self)
+        return event
 
     def begin_capture(self, mode=None):
         assert self.ptr, "the default stream cannot be recorded"
