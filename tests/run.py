@@ -117,6 +117,8 @@ ONCE = [
     "test_large_models.py::test_counts",
     "test_large_models.py::test_vgg16_equals_chainers",
     # That a run goes on as if nothing had been is test_resume_is_bit_exact.
+    "rechainer_tests/test_fast_training.py::test_on_a_device_that_is_numpy[a_killed_run_continues",
+    "rechainer_tests/test_fast_training.py::test_on_a_device_that_is_numpy[the_command_line_switches",
     "test_training.py::test_killed_up_to_ten_times_it_ends_with_the_same_parameters_and_log",
 ]
 
