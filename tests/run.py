@@ -104,7 +104,26 @@ def book(started):
     return {"build": partial(run, "book/_tools/build.py")}
 
 
-def of_the_library(python):
+# What the newest versions are not asked again: what it shows does not depend on them, or a shorter
+# test shows it there. Beginnings of pytest's names.
+ONCE = [
+    # The script for a GPU, on a device that is NumPy; what it calls is tested one by one.
+    "rechainer_tests/test_cudnn.py::test_the_script_for_a_machine_with_a_gpu",
+    "rechainer_tests/test_cudnn.py::test_a_part_that_breaks_or_hangs_leaves_the_others",
+    # Names in Chainer's source and in a stored list of CuPy's.
+    "rechainer_tests/test_cupy.py::test_the_table_has_every_name_that_chainer_uses",
+    "rechainer_tests/test_cupy.py::test_the_modules_without_cudnn_are_those_whose_names",
+    # Sums of whole numbers, and VGG16 against Chainer's: all ResNets are compared there, too.
+    "test_large_models.py::test_counts",
+    "test_large_models.py::test_vgg16_equals_chainers",
+    # That a run goes on as if nothing had been is test_resume_is_bit_exact.
+    "rechainer_tests/test_fast_training.py::test_on_a_device_that_is_numpy[a_killed_run_continues",
+    "rechainer_tests/test_fast_training.py::test_on_a_device_that_is_numpy[the_command_line_switches",
+    "test_training.py::test_killed_up_to_ten_times_it_ends_with_the_same_parameters_and_log",
+]
+
+
+def of_the_library(python, *options):
     rechainer, pretrained = "tests/lib/rechainer_tests", "tests/lib/pretrained"
     parts = {
         "convnets": ["tests/lib", f"--ignore={rechainer}", f"--ignore={pretrained}"],
@@ -112,7 +131,7 @@ def of_the_library(python):
         "pretrained weights": [pretrained],
     }
     return {
-        name: partial(pytest, *args, "--durations=3", python=python)
+        name: partial(pytest, *args, *options, "--durations=3", python=python)
         for name, args in parts.items()
     }
 
@@ -124,7 +143,8 @@ def library(started):
 
 def newest(started):
     python = os.environ.get("NEWEST")
-    return of_the_library(python) if python else {}
+    options = [f"--deselect=tests/lib/{name}" for name in ONCE]
+    return of_the_library(python, *options) if python else {}
 
 
 def notebook_environment():
@@ -154,12 +174,12 @@ def stored_outputs(started):
 
 
 def site(started):
-    pages, live = "tests/site/test_pages.py", "tests/site/test_live_pages.py"
-    python = [f"tests/site/test_{it}.py" for it in ("lite", "live_python", "live_kernel")]
-    python += ["tests/site/test_live_firefox.py"]
-    others = [f"--ignore={path}" for path in (pages, live, *python)]
+    pages = "tests/site/test_pages.py"
+    live = ["tests/site/test_live_kernel.py", "tests/site/test_live_pages.py"]
+    python = [f"tests/site/test_{it}.py" for it in ("lite", "live_python", "live_firefox")]
+    others = [f"--ignore={path}" for path in (pages, *live, *python)]
     parts = {
-        "chapters and labs, run in the browser": [live],
+        "cells, chapters and labs, run in the browser": live,
         "Python in the browser": python,
         "links, features, figures, the runner": ["tests/site", *others],
         "every page: errors, requests, axe, width": [pages],

@@ -124,7 +124,7 @@ def test_a_file_without_linear_layers_will_do(tmp_path):
 
 
 ARGV = ["frozen", "squeezenet", "--weights", "squeezenet/imagenet", "--data", "fashion_mnist",
-        "--n-train", "200", "--n-test", "40", "--seeds", "2", "--grid", "1", "--size", "48",
+        "--n-train", "100", "--n-test", "40", "--seeds", "2", "--grid", "1", "--size", "48",
         "--quiet"]
 
 
@@ -143,7 +143,7 @@ def test_record_and_its_command(tmp_path, capsys):
     assert best > 0.4      # ten classes
     assert f"{np.mean(run['pixels'], axis=0)[1]:.3f}" in capsys.readouterr().out
 
-    train, test = data.fashion_mnist(200, 40)
+    train, test = data.fashion_mnist(100, 40)
     again = frozen.measure(pretrained.load("squeezenet"), train, test, [1], grid=1, size=48)
     assert again["fire9"][0] == last["pretrained"][1]
 

@@ -129,7 +129,7 @@ def test_vgg16_equals_chainers():
 def test_resnet_equals_chainers(build, theirs):
     theirs = randomize(theirs(pretrained_model=None))
     ours = copy_weights(theirs, build(stem_pool="caffe", stem_bias=True))
-    x = images(ours, 1, size=160)
+    x = images(ours, 1, size=96)
     with chainer.no_backprop_mode():
         y = theirs(x, layers=["fc6"])["fc6"]
         assert np.abs(ours.logits(x).array - y.array).max() == 0.0

@@ -199,6 +199,24 @@ def reader(browser, site):
         yield context
 
 
+@pytest.fixture(scope="session")
+def first(browser, site):
+    """The first worker of a reader, which has compiled for all that start in its context later.
+
+    It lives on, since they share its WebAssembly's code. `first.needed`: bytes before its first
+    result.
+    """
+    from live_pages import KEPT, worker  # which imports this module
+
+    with at_home(browser, site) as context, worker(browser, site, context) as live:
+        live.outputs("import convnets")
+        live.needed = sum(live.bytes.values())
+        live.outputs("from convnets import figures, models, widgets")
+        live.page.evaluate(KEPT)
+        yield live
+        assert live.faults == []
+
+
 @pytest.fixture
 def page_at(reader, site):
     """A function: page_at(path, scheme='light') opens a page of the book, for a new reader.

@@ -101,7 +101,7 @@ def worker(browser, site, context=None, **options):
     """
     own = None if context else browser.new_context()
     context = context or own
-    page = context.new_page()
+    page = beside(context)
     faults, sizes = watch(page, site), {}
     page.on("response", lambda it: sizes.update(downloaded(it)))
     # Any address of the site will do; this one names no icon.
@@ -113,6 +113,15 @@ def worker(browser, site, context=None, **options):
     page.close()
     if own:
         own.close()
+
+
+def beside(context):
+    """A new page in the process of the first one, whose workers share their WebAssembly's code."""
+    if not context.pages:
+        return context.new_page()
+    with context.expect_page() as opened:
+        context.pages[0].evaluate("() => { open('about:blank'); }")
+    return opened.value
 
 
 def downloaded(response):

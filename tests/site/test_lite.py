@@ -7,7 +7,7 @@ from pathlib import Path
 
 import nbformat
 import pytest
-from conftest import HTML, page_names, watch
+from conftest import HTML, at_home, page_names, watch
 from live_pages import differences
 from playwright.sync_api import expect
 
@@ -22,7 +22,7 @@ pytestmark = [
         not (HTML / lite.PLACE).is_dir(), reason="this build has no notebooks in the browser"
     ),
 ]
-PAGE = "book/02_lenet5"
+PAGE = "book/01_convolution"
 LIMIT = 300_000  # ms for anything that Python must do: many times what a quiet machine needs
 LINK = "Open as notebook"
 CELL = ".jp-CodeCell"
@@ -51,22 +51,33 @@ slider.observe(lambda change: setattr(label, "value", f"{change.new} times {chan
 w.VBox([slider, label])"""
 
 
+@pytest.fixture(scope="module")
+def reader(browser, site):
+    """Somebody who opens one notebook after the other, each beside what is open."""
+    with at_home(browser, site) as context:
+        yield context
+
+
 @pytest.fixture
-def tab(browser, site):
-    """A function that opens a path of the site in a new context; `faults` must stay empty."""
-    contexts, faults = [], []
+def tab(reader, site):
+    """A function that opens a path of the site; `faults` must stay empty."""
+    pages, faults = [], []
+
+    def seen(page):
+        pages.append(page)
+        faults.append(watch(page, site))
 
     def opened(path):
-        context = browser.new_context(viewport={"width": 1280, "height": 900})
-        contexts.append(context)
-        context.on("page", lambda page: faults.append(watch(page, site)))
-        page = context.new_page()
+        page = reader.new_page()
+        page.set_viewport_size({"width": 1280, "height": 900})
         page.goto(site + path)
         return page
 
+    reader.on("page", seen)
     yield opened
-    for context in contexts:
-        context.close()
+    reader.remove_listener("page", seen)
+    for page in pages:
+        page.close()
     found = [fault for some in faults for fault in some]
     assert not found, "\n".join(found)
 
