@@ -72,8 +72,9 @@ def _deconvolution(node, shapes, outputs):
     over = [n_out - (s * (n_in - 1) + (k - 1) * d + 1 - 2 * p) for n_out, s, n_in, k, d, p in
             zip(outputs[0][2:], stride, x[2:], W[2:], dilate, pad, strict=True)]
     return "ConvTranspose", {
-        "kernel_shape": W[2:], "strides": stride, "pads": (*pad, *pad), "dilations": dilate,
-        "group": node.groups, "output_padding": over}
+        "kernel_shape": W[2:], "strides": stride, "dilations": dilate, "group": node.groups,
+        "pads": (*pad, *(p - min(n, 0) for p, n in zip(pad, over, strict=True))),
+        "output_padding": [max(n, 0) for n in over]}
 
 
 def _normalization(node, shapes, outputs):

@@ -165,7 +165,7 @@ def _compared(path, model, x, call, fixed):
         return None
     run = session(path)
     found = {}
-    for images in [x] if fixed else [part for part in (x[:1], tracing.batches(x)[1])]:
+    for images in [x] if fixed else [x[:1], tracing.batches(x)[1]]:
         with chainer.using_config("train", False), chainer.no_backprop_mode():
             expected = cuda.to_cpu(call(chainer.Variable(images)).array)
         found[len(images)] = error = distance(run(cuda.to_cpu(images)), expected)
@@ -198,7 +198,15 @@ def session(path):
     except Exception as e:      # its errors have no common class of their own
         raise ExportError(f"onnxruntime does not take {path}: {e}") from e
     (entry,) = found.get_inputs()
-    return lambda images: found.run(None, {entry.name: images})[0]
+
+    def run(images):
+        try:
+            return found.run(None, {entry.name: images})[0]
+        except Exception as e:
+            raise ExportError(f"onnxruntime cannot run {path} on images of shape {images.shape}: "
+                              f"{e}") from e
+
+    return run
 
 
 def distance(y, expected):

@@ -235,8 +235,7 @@ class Zeros:
 def _constant(node, a, b, shapes, other_shapes):
     """Return what stands for the constant `a` of two images and `b` of three."""
     if a is b or (a.shape == b.shape and _equal(a, b)):
-        if node.op != "Reshape" and a.dtype == np.int64 or a.dtype != np.int64:
-            return a
+        return a
     if a.dtype == np.int64 and node.op in ("Reshape", "Expand"):
         return _shape(node, a, b, shapes, other_shapes)
     if a.shape[1:] == b.shape[1:] and (len(a), len(b)) == (2, 3):
