@@ -238,7 +238,7 @@ def _constant(node, a, b, shapes, other_shapes):
         return a
     if a.dtype == np.int64 and node.op in ("Reshape", "Expand"):
         return _shape(node, a, b, shapes, other_shapes)
-    if a.shape[1:] == b.shape[1:] and (len(a), len(b)) == (2, 3):
+    if (a.shape[:1], b.shape[:1]) == ((2,), (3,)) and a.shape[1:] == b.shape[1:]:
         rows_are_one = _equal(a, a[:1]) and _equal(b, a[:1])
         if rows_are_one and node.op in BROADCASTING:
             return a[:1]
