@@ -7,6 +7,6 @@ and an ONNX file is read back and, where onnxruntime is installed, run before it
 from .errors import ExportError
 from .onnx_file import Graph, Node, read
 from .to_onnx import Exported, onnx
-from .to_torch import torch
+from .to_torch import ExportedWeights, torch
 
-__all__ = ["ExportError", "Exported", "Graph", "Node", "onnx", "read", "torch"]
+__all__ = ["ExportError", "Exported", "ExportedWeights", "Graph", "Node", "onnx", "read", "torch"]
