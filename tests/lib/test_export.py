@@ -3,6 +3,7 @@
 import importlib.util
 import random
 from functools import partial
+from pathlib import Path
 
 import convnets
 from convnets import cli, export, models
@@ -177,6 +178,13 @@ def test_every_function_that_is_known_was_tried():
             net_of(case)(x)
         met |= {type(op.node) for op in tape.ops}
     assert met == set(operators.OPERATORS) and len(operators.known()) == len(met)
+
+
+def test_the_api_page_lists_every_function_that_is_known():
+    page = (Path(__file__).parents[2] / "book/appendix/api/export.md").read_text()
+    rows = [row.split("|")[2] for row in page.splitlines() if row.startswith("| ")][1:]
+    listed = [name.strip() for row in rows for name in row.split(",")]
+    assert sorted(listed) == operators.known()
 
 
 def random_net(seed):
