@@ -278,6 +278,7 @@ def test_images_and_parameters_are_checked(tmp_path):
     with chainer.using_config("dtype", np.float64):
         double = Net(lambda net, h: h)
     assert "is float64; only float32" in refused(double, tmp_path)
+    assert "model.predictor" in refused(L.Classifier(net), tmp_path)
     weightless = chainer.Sequential(F.relu)
     assert "no weights" in refused(weightless, tmp_path)
 

@@ -100,6 +100,8 @@ def onnx(model, x, path, *, call=None, fixed=False):
         parameters are missing or not float32; if the file would have more than 2 GB; if
         onnxruntime computes something else.
     """
+    if call is None and hasattr(model, "predictor"):      # L.Classifier, which takes labels, too
+        raise ExportError(f"{type(model).__name__} calculates a loss: export its model.predictor")
     call = call or (model.logits if isinstance(model, ImageClassifier) else model)
     _check_parameters(model)
     x = _checked(model, x)
