@@ -13,11 +13,23 @@ import chainer  # isort: skip
 import numpy as np
 from chainer.backends import cuda
 
-from . import cuda_graphs, data, devices, inspect, models, precision, pretrained, results, training
+from . import (
+    cuda_graphs,
+    data,
+    devices,
+    export,
+    inspect,
+    models,
+    precision,
+    pretrained,
+    results,
+    training,
+)
 from .files import read_npz, written_whole
 from .pretrained import layers, registry
 from .pretrained.compare import compare
 from .pretrained.locate import locate, state
+from .pretrained.transfer import model_arrays
 
 COMMANDS = ("labs", "gradients", "frozen")  # further commands, each in the module of its name
 
@@ -76,7 +88,7 @@ def build_parser():
     parser = argparse.ArgumentParser(prog="convnets", description=__doc__)
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     for add in (_add_train, _add_predict, _add_summary, _add_data, _add_weights,
-                _add_convert):
+                _add_convert, _add_export):
         add(commands)
     for name in COMMANDS:
         importlib.import_module(f".{name}", __package__).add_parser(commands)
@@ -259,7 +271,7 @@ def load_npz(path, model):
     """
     arrays = read_npz(path)
     got = {name: array.shape for name, array in arrays.items()}
-    expected = {name.lstrip("/"): p.shape for name, p in model.namedparams()}
+    expected = {name: array.shape for name, array in model_arrays(model, counters=True).items()}
     wrong = [f"{name} is {got.get(name, 'missing')}, expected {expected.get(name, 'nothing')}"
              for name in sorted(got.keys() | expected) if got.get(name) != expected.get(name)]
     if wrong:
@@ -344,6 +356,59 @@ def _convert(args):
         if not distance < CHECKED:
             raise ValueError(f"{args.target} does not compute what {judge} computes: expected a "
                              f"distance below {CHECKED:g}")
+
+
+def _add_export(commands):
+    p = commands.add_parser("export", help="write a trained model for other programs: ONNX, or "
+                                           "weights under torchvision's names")
+    known = SMALL | LARGE
+    p.add_argument("model", choices=known, metavar="MODEL", help=f"one of {', '.join(known)}")
+    p.add_argument("weights", help="model.npz, as `convnets train --out` writes it; for the large "
+                                   "networks any file or name that `convnets convert` takes, or "
+                                   "auto")
+    p.add_argument("target", type=Path, help="the file to write, ending in .onnx or .safetensors")
+    p.add_argument("--size", type=int, help="height and width of the images of an .onnx, where "
+                                            "the network takes any")
+    p.add_argument("--softmax", action="store_true",
+                   help="have an .onnx give probabilities instead of scores")
+    p.add_argument("--family", help="whose names a .safetensors has; torchvision by default")
+    p.set_defaults(run=_export)
+
+
+def _export(args):
+    ending = args.target.suffix
+    if ending not in (".onnx", ".safetensors"):
+        raise ValueError(f"{args.target}: what it is to be is told by its ending, .onnx or "
+                         f".safetensors, got {ending or 'none'}")
+    wrong = [_flag(name) for name, of in (("size", ".onnx"), ("softmax", ".onnx"),
+                                          ("family", ".safetensors"))
+             if getattr(args, name) and ending != of]
+    if wrong:
+        raise ValueError(f"{', '.join(wrong)}: not for a file that ends in {ending}")
+    if args.model in LARGE:
+        model = pretrained.load(args.model, args.weights)
+    else:
+        model = load_npz(args.weights, SMALL[args.model]())
+    if ending == ".safetensors":
+        print(export.torch(model, args.target, args.family or "torchvision"))
+        return
+    x = _made_up_images(model, args.size)
+    try:
+        print(export.onnx(model, x, args.target, call=model if args.softmax else None))
+    except (AssertionError, chainer.utils.type_check.InvalidType) as e:
+        raise ValueError(f"--size {args.size}: {type(model).__name__} cannot compute with images "
+                         f"of this size ({e})") from e
+
+
+def _made_up_images(model, size):
+    channels, *sides = model.in_shape
+    if size is not None and not model.any_size and [size, size] != sides:
+        raise ValueError(f"--size {size}: {type(model).__name__} takes images of {sides[0]} x "
+                         f"{sides[1]} only")
+    if size is not None and size < 1:
+        raise ValueError(f"--size must be at least 1 pixel, got {size}")
+    shape = (2, channels, *([size, size] if size else sides))
+    return np.random.RandomState(0).random_sample(shape).astype(np.float32)
 
 
 def _list_weights():

@@ -6,7 +6,7 @@ import re
 from html.parser import HTMLParser
 
 import convnets
-from convnets import figures, widgets
+from convnets import export, figures, widgets
 from convnets.widgets._base import Widget, asset
 from convnets.widgets._plans import MODELS, layers, plans, published
 
@@ -33,6 +33,12 @@ MEASURED = {
     ],
 }  # fmt: skip
 
+GRAPH = export.Graph(
+    [export.Node("Conv", "conv1/Conv", ["images", "conv1/W"], ["c"], {"strides": [1, 2]}),
+     export.Node("Relu", "Relu", ["c"], ["scores"])],
+    {"conv1/W": np.zeros((2, 1, 3, 3), np.float32)}, {"images": ("N", 1, 5, 5)},
+    {"scores": ("N", 2, 3, 2)})
+
 EXAMPLES = {
     "architecture_explorer": lambda **kw: widgets.architecture_explorer("VGG19", **kw),
     "card": lambda **kw: widgets.card(["see"], ["eyes"], minutes=5, **kw),
@@ -41,6 +47,7 @@ EXAMPLES = {
     "filter_playground": lambda **kw: widgets.filter_playground(np.eye(5), **kw),
     "lenet5_explorer": lambda **kw: widgets.lenet5_explorer(LENET5, DIGITS, [7, 2], **kw),
     "shapes": lambda **kw: widgets.shapes(ROWS, **kw),
+    "onnx_graph": lambda **kw: widgets.onnx_graph(GRAPH, {"c": (2, 2, 3, 2)}, **kw),
     "softmax_explorer": lambda **kw: widgets.softmax_explorer(**kw),
     "residual_path": lambda **kw: widgets.residual_path(MEASURED, **kw),
     "receptive_field": lambda **kw: widgets.receptive_field("LeNet5", **kw),
@@ -339,3 +346,15 @@ def test_loss_curve_does_not_change_what_is_learned():
         run.run()
     for one, other in zip(nets[0].params(), nets[1].params(), strict=True):
         np.testing.assert_array_equal(one.array, other.array)
+
+
+def test_onnx_graph_follows_names_both_ways():
+    images, conv, relu, output = widgets.onnx_graph(GRAPH, {"c": (2, 2, 3, 2)}).state()["nodes"]
+    assert [r["text"] for r in conv["reads"]] == [
+        "images (N, 1, 5, 5)", "conv1/W: float32 (2, 1, 3, 3), 72 bytes in the file"]
+    assert [r["from"] for r in conv["reads"]] == [0, None]
+    assert conv["attributes"] == [["strides", "1, 2"]] and conv["writes"] == "c (2, 2, 3, 2)"
+    assert (images["feeds"], conv["feeds"], relu["feeds"], output["feeds"]) == ([1], [2], [3], [])
+    assert output["reads"] == [{"text": "scores (N, 2, 3, 2)", "from": 2}]
+    with pytest.raises(ValueError, match="onnx_graph: the graph has no nodes"):
+        widgets.onnx_graph(export.Graph([], {}, {}, {}))

@@ -47,6 +47,10 @@ def _divided(layer, array, factor):
     return array / factor if factor else array * 0
 
 
+# The same backwards, for files that we write. A linear layer is (out, in) there, too.
+BACK = {_same: _same, _rows: _same}
+
+
 # kind of layer: our parameter: (names in the file, conversion).
 # {0} is the layer's name; in Caffe {0} is the BatchNorm layer and {1} the Scale layer behind it.
 # A "flat" layer is the linear layer that flattens a map.

@@ -8,7 +8,7 @@ import chainer
 import numpy as np
 
 from .errors import WeightsError
-from .families import CHAINER, COUNTERS, HEADS, Family, families, layers
+from .families import BACK, CHAINER, COUNTERS, HEADS, Family, families, layers
 
 # In npz files of ours, beside the arrays: how they were made, and the scores of a made-up image.
 OWN_NOTE, OWN_CHECK = "convnets_note", "convnets_check"
@@ -185,6 +185,56 @@ def model_arrays(model, counters=False):
     collected.save(model)
     return {path: array for path, array in collected.target.items()
             if counters or not path.endswith(COUNTERS)}
+
+
+def arrays_for(model, family):
+    """Return the arrays of a model as a file of a family has them: what `transfer` undoes.
+
+    Parameters
+    ----------
+    model : convnets.models.VGG, ResNet or SqueezeNet
+    family : str
+        The name of one of `families.FAMILIES` for this kind of network, from torch.
+
+    Returns
+    -------
+    dict of str to array
+        On the model's device. A bias in front of a batch normalization has moved into its mean.
+
+    Raises
+    ------
+    WeightsError
+        If there is no such family, its layouts are only known for reading, or the model computes
+        with other options than those for which such files are.
+    """
+    known = {f.name: f for f in families(model)
+             if all(convert in BACK for kind in f.dialect.values() for _, convert in kind.values())}
+    if family not in known:
+        raise WeightsError(f"unknown family {family!r} for writing a {type(model).__name__}; "
+                           f"there are: {', '.join(known)}")
+    chosen, targets = known[family], model_arrays(model)
+    _refuse_options(model, chosen)
+    for layer in layers(model):
+        if layer.kind == "bn" and f"{layer.path_in_front}/b" in targets:
+            mean, bias = f"{layer.path}/avg_mean", targets.pop(f"{layer.path_in_front}/b")
+            targets[mean] = targets[mean] - bias
+    found = {}
+    for slot in _slots(model, chosen, {}):
+        if slot.target in targets:
+            (name,), layer = slot.sources, slot.convert.args[0]
+            found[name] = BACK[slot.convert.func](layer, targets[slot.target])
+    return found
+
+
+def _refuse_options(model, family):
+    wrong = [f"{name}={model.options[name]!r} (there: {value!r})"
+             for name, value in family.options.items() if model.options[name] != value]
+    if wrong:
+        raise WeightsError(
+            f"this {type(model).__name__} computes with {', '.join(wrong)}. Its weights would fit "
+            f"a network of the {family.name} family and give it wrong scores without an error. "
+            f"Export it as ONNX, which keeps the options, or train it with "
+            + ", ".join(f"{name}={value!r}" for name, value in family.options.items()))
 
 
 def n_class_in(file, model, family=None):

@@ -10,6 +10,7 @@ from ._base import Widget
 from ._cards import card, predict, quiz
 from ._frames import frames
 from ._lenet5 import lenet5_explorer
+from ._onnx_graph import onnx_graph
 from ._playground import filter_playground
 from ._receptive_field import receptive_field
 from ._residual_path import residual_path
@@ -26,6 +27,7 @@ __all__ = [
     "frames",
     "lenet5_explorer",
     "loss_curve",
+    "onnx_graph",
     "predict",
     "quiz",
     "receptive_field",

@@ -1,4 +1,7 @@
-"""ONNX models: the tensors among the initialisers, and the nodes that use them."""
+"""ONNX models: the tensors among the initialisers, and the nodes that use them.
+
+The field numbers are used for writing, too, by `convnets.export`.
+"""
 
 from pathlib import PurePosixPath
 
@@ -10,11 +13,17 @@ from .bounds import BFLOAT16, Budget, add, fill, native
 from .protobuf import floats, integers, messages, parse, text, texts
 
 # Field numbers of onnx.proto.
-MODEL = {2: "producer", 7: "graph", 8: "opset"}
+MODEL = {1: "ir_version", 2: "producer", 7: "graph", 8: "opset", 14: "metadata"}
 OPSET = {1: "domain", 2: "version"}
-GRAPH = {1: "node", 5: "initializer", 15: "sparse"}
+GRAPH = {1: "node", 2: "name", 5: "initializer", 11: "input", 12: "output", 15: "sparse"}
 NODE = {1: "input", 2: "output", 3: "name", 4: "op_type", 5: "attribute"}
-ATTRIBUTE = {1: "name", 5: "tensor"}
+ATTRIBUTE = {1: "name", 2: "float", 3: "int", 4: "string", 5: "tensor", 7: "floats", 8: "ints",
+             20: "type"}
+VALUE = {1: "name", 2: "type"}
+TYPE = {1: "tensor"}
+TENSOR_TYPE = {1: "data_type", 2: "shape"}
+SHAPE = {1: "axis"}
+AXIS = {1: "size", 2: "letter"}
 TENSOR = {1: "dims", 2: "data_type", 3: "segment", 4: "float_data", 5: "int32_data",
           7: "int64_data", 8: "name", 9: "raw_data", 10: "double_data", 11: "uint64_data",
           13: "external", 14: "location"}
@@ -45,8 +54,10 @@ def read(path, budget):
     arrays : dict of str to ndarray
         bfloat16 as float32.
     details : dict
-        ``nodes``: (op_type, name, input names, output names) in the graph's order; ``producer``;
-        ``opset``: version of each domain.
+        ``nodes``: (op_type, name, input names, output names) in the graph's order;
+        ``attributes``: of each node its numbers and texts by name; ``inputs`` and ``outputs``: the
+        shape of each by name, where an axis of any size has its letter, or None; ``name``;
+        ``producer``; ``opset``: version of each domain; ``metadata``: the file's own notes.
     """
     model = parse(memoryview(path.read_bytes()), MODEL)
     if len(model["graph"]) != 1:
@@ -64,7 +75,10 @@ def read(path, budget):
     opsets = messages(model["opset"], OPSET)
     return arrays, {
         "nodes": [_described(node) for node in nodes],
-        "producer": text(model["producer"]),
+        "attributes": [_attributes(node) for node in nodes],
+        "inputs": _shapes(graph["input"]), "outputs": _shapes(graph["output"]),
+        "name": text(graph["name"]), "producer": text(model["producer"]),
+        "metadata": {text(e["key"]): text(e["value"]) for e in messages(model["metadata"], ENTRY)},
         "opset": {text(o["domain"]): (integers(o["version"]) or [0])[-1] for o in opsets},
     }
 
@@ -85,6 +99,42 @@ def _constants(node):
 
 def _described(node):
     return (text(node["op_type"]), text(node["name"]), texts(node["input"]), texts(node["output"]))
+
+
+# AttributeProto.AttributeType: the field that has the value, and how it is read.
+ATTRIBUTES = {
+    1: ("float", lambda values: float(floats(values)[-1])),
+    2: ("int", lambda values: integers(values)[-1]), 3: ("string", text),
+    6: ("floats", lambda values: floats(values).tolist()), 7: ("ints", integers),
+}
+
+
+def _attributes(node):
+    """Return a node's numbers and texts by name; tensors and graphs are left out."""
+    found = {}
+    for attribute in messages(node["attribute"], ATTRIBUTE):
+        (kind,) = integers(attribute["type"])[-1:] or [0]
+        if kind in ATTRIBUTES:
+            field, value = ATTRIBUTES[kind]
+            found[text(attribute["name"])] = value(attribute[field])
+    return found
+
+
+def _shapes(values):
+    """Return the shapes of a graph's inputs or outputs by name; None for what is no tensor."""
+    found = {}
+    for value in messages(values, VALUE):
+        found[text(value["name"])] = None
+        for kind in messages(value["type"], TYPE):
+            for tensor in messages(kind["tensor"], TENSOR_TYPE):
+                axes = [axis for shape in messages(tensor["shape"], SHAPE)
+                        for axis in messages(shape["axis"], AXIS)]
+                found[text(value["name"])] = tuple(map(_axis, axes))
+    return found
+
+
+def _axis(axis):
+    return integers(axis["size"])[-1] if axis["size"] else text(axis["letter"])
 
 
 class _Source:
