@@ -157,12 +157,22 @@ def notebook_environment():
     return made
 
 
+def files_beside(names):
+    """The files in the folders of notebooks, without compiled modules."""
+    folders = {(ROOT / name).parent for name in names}
+    return {path for folder in folders for path in folder.iterdir() if path.is_file()}
+
+
 def stored_outputs(started):
     """Run all notebooks and compare what they print with what is stored."""
     env = notebook_environment()
 
     def compare(names):
+        before = files_beside(names)
         result = pytest(*NBVAL, *names, env=env)
+        for path in sorted(files_beside(names) - before):
+            result.failed += 1
+            result.said += f"LEFT BEHIND by a notebook: {path}\n"
         for name in dict.fromkeys(re.findall(r"^(?:FAILED|ERROR) (\S+\.ipynb)", result.said, re.M)):
             result.said += f"DIFFERS: {name}  (after a wanted change: make notebooks)\n"
         return result
