@@ -147,6 +147,14 @@ def load(path):
     return run
 
 
+def as_found(scene):
+    """Return the answers about one of the stored ``scenes`` as `convnets.detection.Found`."""
+    found = scene["found"]
+    return detection.Found(np.array([one["box"] for one in found]).reshape(-1, 4),
+                           np.array([one["score"] for one in found]),
+                           np.array([one["label"] for one in found], int))
+
+
 def add_parser(commands):
     """Add the command to argparse's subparsers."""
     parser = commands.add_parser(

@@ -3,7 +3,7 @@
 import re
 from itertools import product
 
-from convnets import detection, widgets
+from convnets import detection, detection_record, widgets
 
 import numpy as np
 import pytest
@@ -38,7 +38,7 @@ def run():
 
 def expected(one, score, overlap):
     """The library's answer: boxes, right ones, precision and recall."""
-    kept = detection.keep(widgets._detections.as_found(one), score, overlap)
+    kept = detection.keep(detection_record.as_found(one), score, overlap)
     truth = np.array(one["truth"]).reshape(-1, 5)
     ranking = detection.match([kept], [(truth[:, :4], truth[:, 4])])
     return len(kept.scores), int(ranking[1].sum()), *detection.precision_recall(*ranking)

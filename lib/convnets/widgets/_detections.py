@@ -3,6 +3,7 @@
 import numpy as np
 
 from .. import detection
+from ..detection_record import as_found
 from ._base import Widget
 
 KEYS = ("pixels", "truth", "heat", "found")
@@ -38,14 +39,6 @@ class Detections(Widget):
         cells = (i, len(truth), len(found.scores), int(ranking[1].sum()), f"{precision:.2f}",
                  f"{recall:.2f}")
         return "<tr>" + "".join(f"<td>{cell}</td>" for cell in cells) + "</tr>"
-
-
-def as_found(scene):
-    """Return the stored answers about a scene as `convnets.detection.Found`."""
-    found = scene["found"]
-    return detection.Found(np.array([one["box"] for one in found]).reshape(-1, 4),
-                           np.array([one["score"] for one in found]),
-                           np.array([one["label"] for one in found], int))
 
 
 def detections(run, *, score=0.5, overlap=0.3, caption="", key=""):
