@@ -11,6 +11,7 @@ import chainer
 import chainer.functions as F
 import chainer.links as L
 import numpy as np
+from tqdm import tqdm
 
 from .models.lenet5 import max_pool
 
@@ -69,8 +70,10 @@ def scenes(digits, n, seed=0, size=96, per_scene=(3, 6), clutter=12):
     Raises
     ------
     ValueError
-        If a scene is smaller than a digit.
+        If a scene is smaller than a digit, or none is asked for.
     """
+    if n < 1:
+        raise ValueError(f"the number of scenes must be at least 1, got {n}")
     if size < WINDOW:
         raise ValueError(f"a scene of {size} x {size} pixels cannot hold a digit of "
                          f"{WINDOW} x {WINDOW}: size must be {WINDOW} or more")
@@ -447,7 +450,7 @@ def loss(head, h, classes, offsets):
     return total
 
 
-def fit(head, h, classes, offsets, epochs, batch=512, lr=0.003, seed=0):
+def fit(head, h, classes, offsets, epochs, batch=512, lr=0.003, seed=0, progress=False):
     """Train a head with Adam on places that are not to be ignored, in a random order.
 
     Parameters
@@ -458,11 +461,13 @@ def fit(head, h, classes, offsets, epochs, batch=512, lr=0.003, seed=0):
         As `targets` returns them, of all scenes one behind the other.
     epochs, batch, lr, seed
         Passes, places in a step, rate, and seed of the order.
+    progress : bool
+        Show a progress bar on stderr.
     """
     random = np.random.RandomState(seed)
     (kept,) = np.nonzero(classes != IGNORE)
     adam = chainer.optimizers.Adam(lr).setup(head)
-    for _ in range(epochs):
+    for _ in tqdm(range(epochs), "detector", disable=not progress, unit="pass"):
         for i in np.array_split(random.permutation(kept), max(len(kept) // batch, 1)):
             adam.update(loss, head, h[i], classes[i], offsets[i])
 

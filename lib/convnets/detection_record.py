@@ -4,10 +4,8 @@ On the command line: ``convnets detection --record FILE``.
 """
 
 import json
-import sys
 from pathlib import Path
 
-import chainer
 import numpy as np
 
 from . import data, detection, models, results, segmentation
@@ -18,7 +16,7 @@ LEVELS = "0123456789abcdef"   # of grey, one letter a pixel
 
 
 def record(path, *, command, weights, n_train=400, n_test=200, epochs=10, n_pixels=200,
-           pixel_epochs=12, seed=0):
+           pixel_epochs=12, seed=0, progress=False):
     """Train on scenes of MNIST's training digits, test on scenes of its test digits.
 
     Parameters
@@ -34,33 +32,41 @@ def record(path, *, command, weights, n_train=400, n_test=200, epochs=10, n_pixe
     n_pixels, pixel_epochs : int
         Scenes of 64 x 64 and passes of each segmenter.
     seed : int
+    progress : bool
+        Show progress bars on stderr.
 
     Returns
     -------
     dict
         What was written: `results.provenance`, ``places``, ``detection``, ``segmentation`` and
         ``scenes``, a few test scenes with all that the detector says of them.
+
+    Raises
+    ------
+    ValueError
+        If the file does not hold the weights of a LeNet5, or a number is too small.
     """
-    net = models.LeNet5()
-    chainer.serializers.load_npz(str(weights), net)
+    from .cli import load_npz  # here: the command line imports this module
+
+    net = load_npz(weights, models.LeNet5())
     train, test = data.mnist()
     options = {"weights": str(weights), "n_train": n_train, "n_test": n_test, "epochs": epochs,
                "n_pixels": n_pixels, "pixel_epochs": pixel_epochs}
     run = results.provenance(command, seed, options)
-    run |= _detect(net, train, test, n_train, n_test, epochs, seed)
-    run["segmentation"] = _segment(net, train, test, n_pixels, pixel_epochs, seed)
+    run |= _detect(net, train, test, n_train, n_test, epochs, seed, progress)
+    run["segmentation"] = _segment(net, train, test, n_pixels, pixel_epochs, seed,
+                                   progress)
     return results.write(path, run)
 
 
-def _detect(net, train, test, n_train, n_test, epochs, seed):
+def _detect(net, train, test, n_train, n_test, epochs, seed, progress):
     train, test = (detection.scenes(digits, n, seed=seed + k)
                    for k, (digits, n) in enumerate(((train, n_train), (test, n_test))))
     classes, offsets = detection.all_targets(train)
     np.random.seed(seed)
     head = detection.Head(net)
     h = detection.rows(detection.feature_maps(net, train.images)["conv3"])
-    print(f"detector: {len(h):,} places", file=sys.stderr)
-    detection.fit(head, h, classes, offsets, epochs, seed=seed)
+    detection.fit(head, h, classes, offsets, epochs, seed=seed, progress=progress)
     maps, size = detection.feature_maps(net, test.images)["conv3"], test.images.shape[2]
     told = {fitted: [detection.answers(head, m, size, fitted) for m in maps]
             for fitted in (False, True)}
@@ -115,7 +121,7 @@ def _shown(scenes, told, i):
     }
 
 
-def _segment(net, train, test, n, epochs, seed):
+def _segment(net, train, test, n, epochs, seed, progress):
     options = {"size": 64, "per_scene": (1, 3), "clutter": 5}
     train, test = (detection.scenes(digits, m, seed=seed + k, **options)
                    for k, (digits, m) in enumerate(((train, n), (test, n // 2))))
@@ -123,10 +129,9 @@ def _segment(net, train, test, n, epochs, seed):
         net, part.images, pad=segmentation.PAD)) for part in (train, test))
     reached = {}
     for name, skips in (("coarse", False), ("skip", True)):
-        print(f"segmenter: {name}", file=sys.stderr)
         np.random.seed(seed)
         model = segmentation.Segmenter(net, skips)
-        segmentation.fit(model, inputs, train.pixels, epochs, seed=seed)
+        segmentation.fit(model, inputs, train.pixels, epochs, seed=seed, progress=progress)
         answer = segmentation.predict(model, unseen)
         reached[name] = segmentation.mean_iou(answer, test.pixels, detection.N_DIGITS + 1)
     return reached
@@ -169,13 +174,15 @@ def add_parser(commands):
             ("n-pixels", 200, "scenes to train the segmenters with"),
             ("pixel-epochs", 12, "passes over them"), ("seed", 0, "of scenes and training")):
         parser.add_argument(f"--{name}", type=int, default=value, help=f"{what} ({value})")
+    parser.add_argument("--quiet", action="store_true", help="no progress bars")
     parser.set_defaults(run=_run)
 
 
 def _run(args):
     run = record(args.record, command=args.command_line, weights=args.weights,
                  n_train=args.n_train, n_test=args.n_test, epochs=args.epochs,
-                 n_pixels=args.n_pixels, pixel_epochs=args.pixel_epochs, seed=args.seed)
+                 n_pixels=args.n_pixels, pixel_epochs=args.pixel_epochs, seed=args.seed,
+                 progress=not args.quiet)
     print("boxes    overlap  AP at IoU 0.5  at 0.75  precision  recall")
     for row in run["detection"]:
         print(f"{'fitted' if row['fitted'] else 'anchors':8} {row['nms'] or 'all':>7}"

@@ -4,6 +4,7 @@ import chainer
 import chainer.functions as F
 import chainer.links as L
 import numpy as np
+from tqdm import tqdm
 
 PAD = 12      # zeros around a scene: then place i of conv3 has its middle in pixels 4i to 4i + 3
 FACTOR = 4    # pixels to a place of the coarse map
@@ -124,7 +125,7 @@ def maps(feature_maps):
     return feature_maps["conv1"][:, :, edge:-edge, edge:-edge], feature_maps["conv3"]
 
 
-def fit(model, inputs, pixels, epochs, batch=4, lr=0.03, seed=0, background=0.3):
+def fit(model, inputs, pixels, epochs, batch=4, lr=0.03, seed=0, background=0.3, progress=False):
     """Train a segmenter with Adam.
 
     Parameters
@@ -139,13 +140,15 @@ def fit(model, inputs, pixels, epochs, batch=4, lr=0.03, seed=0, background=0.3)
         Passes, scenes in a step, rate, and seed of the order.
     background : float
         Weight of a pixel of the last class, which is nearly everywhere, against 1 of the others.
+    progress : bool
+        Show a progress bar on stderr.
     """
     random = np.random.RandomState(seed)
     weight = np.ones(model.score.b.size, np.float32)
     weight[-1] = background
     adam = chainer.optimizers.Adam(lr).setup(model)
     model.up.disable_update()
-    for _ in range(epochs):
+    for _ in tqdm(range(epochs), "segmenter", disable=not progress, unit="pass"):
         for i in np.array_split(random.permutation(len(pixels)), max(len(pixels) // batch, 1)):
             y = model(*(part[i] for part in inputs))
             model.cleargrads()

@@ -75,6 +75,8 @@ def test_scenes_have_clutter_outside_of_the_boxes(digits):
 def test_a_scene_smaller_than_a_digit_is_refused(digits):
     with pytest.raises(ValueError, match=r"scene of 20 x 20 .* size must be 28 or more"):
         detection.scenes(digits, 1, size=20)
+    with pytest.raises(ValueError, match="number of scenes must be at least 1, got 0"):
+        detection.scenes(digits, 0)
 
 
 # ---- boxes ---------------------------------------------------------------------------------------
@@ -324,7 +326,8 @@ def test_a_skip_helps_a_segmenter(net, digits):
 def test_record(tmp_path, capsys):
     path = tmp_path / "run.json"
     arguments = ["detection", "--record", str(path), "--weights", str(WEIGHTS), "--n-train", "8",
-                 "--n-test", "4", "--epochs", "1", "--n-pixels", "8", "--pixel-epochs", "1"]
+                 "--n-test", "4", "--epochs", "1", "--n-pixels", "8", "--pixel-epochs", "1",
+                 "--quiet"]
     assert cli.main(arguments) == 0
     run = detection_record.load(path)
     assert run["command"].startswith("convnets detection --record")
@@ -337,6 +340,15 @@ def test_record(tmp_path, capsys):
     for one in shown["found"]:
         assert one["score"] == pytest.approx(shown["heat"][one["place"]], abs=0.006)
     assert "AP at IoU 0.5" in capsys.readouterr().out
+
+
+def test_weights_of_something_else_are_refused(tmp_path, capsys):
+    path = tmp_path / "other.npz"
+    chainer.serializers.save_npz(path, models.LeNet5(n_class=3))
+    arguments = ["detection", "--record", str(tmp_path / "run.json"), "--weights", str(path)]
+    assert cli.main(arguments) == 1
+    assert "does not hold the weights of LeNet5: fc5/W" in capsys.readouterr().err
+    assert not (tmp_path / "run.json").exists()
 
 
 def test_load_says_how_to_make_one(tmp_path):
