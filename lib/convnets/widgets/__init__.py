@@ -8,6 +8,7 @@ alone is made of ipywidgets, where they are installed; `loss_curve` moves while 
 from ._architecture import architecture_explorer
 from ._base import Widget
 from ._cards import card, predict, quiz
+from ._detections import detections
 from ._frames import frames
 from ._lenet5 import lenet5_explorer
 from ._onnx_graph import onnx_graph
@@ -23,6 +24,7 @@ __all__ = [
     "Widget",
     "architecture_explorer",
     "card",
+    "detections",
     "filter_playground",
     "frames",
     "lenet5_explorer",
