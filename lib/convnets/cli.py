@@ -19,7 +19,7 @@ from .pretrained import layers, registry
 from .pretrained.compare import compare
 from .pretrained.locate import locate, state
 
-COMMANDS = ("labs", "gradients", "frozen")  # further commands, each in the module of its name
+COMMANDS = ("labs", "gradients", "frozen", "bugs")  # each in the module of its name
 
 # Networks for the small images of `DATA`, with ten classes, and those for ImageNet.
 SMALL = {"lenet5" if form == "chain" else f"lenet5-{form}": build

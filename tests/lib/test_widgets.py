@@ -33,8 +33,14 @@ MEASURED = {
     ],
 }  # fmt: skip
 
+SIGNATURES = {"bugs": [
+    {"name": name, "what": "a line", "sign": "a sign", "curve": [first, 0.5], "by_heart": 0.01,
+     "layers": [{"name": "conv1/W", "gradient": g, "step": g}], "accuracy": 0.9, "changed": 0.0}
+    for name, first, g in (("healthy", 2.3, 0.1), ("graph cut", 2.4, None))]}
+
 EXAMPLES = {
     "architecture_explorer": lambda **kw: widgets.architecture_explorer("VGG19", **kw),
+    "bug_signatures": lambda **kw: widgets.bug_signatures(SIGNATURES, **kw),
     "card": lambda **kw: widgets.card(["see"], ["eyes"], minutes=5, **kw),
     "quiz": lambda **kw: widgets.quiz([QUESTION], **kw),
     "predict": lambda **kw: widgets.predict("1 + 1?", 2, "Count.", **kw),
