@@ -234,6 +234,9 @@ def test_shapes_do_not_explain_what_they_cannot():
         (lambda: widgets.lenet5_explorer(convnets.models.LeNet5(26), DIGITS, [7, 2]),
          r"fc5/W has the shape \(10, 84\); got \(26, 84\)"),
         (lambda: widgets.loss_curve(0), "at least 1; got 0"),
+        (lambda: widgets.bug_signatures(SIGNATURES, chosen="rust"), "there are graph cut"),
+        (lambda: widgets.bug_signatures({"bugs": SIGNATURES["bugs"][:1]}), "and a bug are needed"),
+        (lambda: widgets.bug_signatures({"bugs": [{"name": "x"}]}), "x lacks what, sign"),
     ],
 )
 def test_explorers_refuse(make, message):
