@@ -262,6 +262,38 @@ def flow(model, x, t):
     return _Patient(model, *_minibatch(x, t)).rows
 
 
+def slopes(model, x, t):
+    """Return how much the loss changes along each gradient, as a share of what that says.
+
+    The weights are moved a little along their gradient, forth and back. 1 is right; ReLU and max
+    pooling have kinks, so a few hundredths more or less are no fault.
+
+    Parameters
+    ----------
+    model : chainer.Link
+        Gives scores (N, K) in train mode. A copy is used; the model stays as it is.
+    x : array, shape (N, C, H, W), float
+    t : array of int, shape (N,)
+
+    Returns
+    -------
+    dict
+        For each parameter of more than one axis its ratio, in the order in which layers are
+        called. Gradients so small that rounding would decide are left out.
+
+    Raises
+    ------
+    ValueError
+        If two equal calls give different losses, by noise that no seed reaches.
+    """
+    with _undisturbed():
+        ratios = _slope_ratios(_Patient(model, *_minibatch(x, t)))
+    if ratios is None:
+        raise ValueError("two equal calls of the model give different losses, though NumPy's "
+                         "global generator was seeded: slopes cannot be told from noise")
+    return ratios
+
+
 def overfit(model, x, t, steps=150, lr=0.003):
     """Learn one minibatch by heart with Adam and return the losses; the model changes.
 
@@ -396,14 +428,9 @@ def _reached(p):
 
 
 def _slopes(p):
-    """Compare each weight's gradient with the change of the loss along it."""
-    model = copy.deepcopy(p.twin)
-    first = _again(model, p)
     expected = "the loss changes as the gradients say"
-    if first != _again(model, p):
+    if (ratios := _slope_ratios(p)) is None:
         return Finding("slopes", True, "not checked: the loss differs from call to call", expected)
-    ratios = {name: r for name, param in _weights(model, p)
-              if (r := _slope(model, param, p)) is not None}
     wrong = {name: r for name, r in ratios.items() if abs(r - 1) > SLOPE}
     if len(wrong) <= len(ratios) // 20:      # one in twenty is a kink that was hit
         return Finding("slopes", True, f"{len(ratios)} gradients agree with the loss", expected)
@@ -413,6 +440,15 @@ def _slopes(p):
                    f"loss changes by {ratio:.2f} of what it says", expected,
                    f"A backward pass is wrong, behind {name}, the last that does not fit: try "
                    "`chainer.gradient_check.check_backward` on functions of your own there.")
+
+
+def _slope_ratios(p):
+    """What `slopes` returns, or None where the loss differs from call to call."""
+    model = copy.deepcopy(p.twin)
+    if _again(model, p) != _again(model, p):
+        return None
+    return {name: ratio for name, param in _weights(model, p)
+            if (ratio := _slope(model, param, p)) is not None}
 
 
 def _again(model, p):

@@ -223,6 +223,29 @@ def test_flow_is_what_backward_gives():
             assert np.isclose(row["step"], row["gradient"] / row["weight"])
 
 
+def test_slopes_are_one_and_a_factor_shows():
+    np.random.seed(0)
+    ratios = diagnosis.slopes(bugs.Net(), *DIGITS)
+    assert [*ratios] == [f"{name}/W" for name in ("conv1", "conv2", "conv3", "fc4", "fc5")]
+    assert all(abs(ratio - 1) < 0.05 for ratio in ratios.values()), ratios
+    np.random.seed(0)
+    halves = diagnosis.slopes(ScaledGradient(), *DIGITS)
+    assert all(abs(2 * halves[name] - ratios[name]) < 0.05 for name in ("conv1/W", "conv2/W"))
+
+
+def test_slopes_of_noise():
+    generator = np.random.default_rng(0)
+
+    class Unseeded(bugs.Net):
+        def forward(self, x):
+            return super().forward(x) * generator.uniform(0.5, 1)
+
+    with pytest.raises(ValueError, match="noise"):
+        diagnosis.slopes(Unseeded(), *DIGITS)
+    (finding,) = [f for f in found(Unseeded).findings if f.check == "slopes"]
+    assert finding.ok and "not checked" in finding.got
+
+
 def test_overfit_learns_a_minibatch_and_stops():
     np.random.seed(0)
     model = bugs.Net()
