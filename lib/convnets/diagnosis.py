@@ -7,7 +7,6 @@ to do. `flow` shows what each parameter is told, `overfit` learns one minibatch 
 
 import contextlib
 import copy
-import html
 import math
 from dataclasses import dataclass
 
@@ -17,6 +16,7 @@ import chainer.links as L
 import numpy as np
 
 from .losses import check_labels
+from .widgets._base import asset, text
 
 EXAMPLES = 16        # of the minibatch; more find no more bugs
 FIRST_LOSS = 2.0     # how far above ln K a healthy first loss may be; HeNormal alone adds up to 1.5
@@ -55,7 +55,7 @@ class Finding:
 
 @dataclass(frozen=True)
 class Diagnosis:
-    """The findings about a network; prints as a list, in notebooks as a table.
+    """The findings about a network; prints as a list; in notebooks, passed checks are folded.
 
     Attributes
     ----------
@@ -89,19 +89,20 @@ class Diagnosis:
     __repr__ = __str__
 
     def _repr_html_(self):
-        style = 'style="text-align: left; padding: .25em .6em; vertical-align: top"'
+        passed = [finding for finding in self.findings if finding.ok]
+        items = "".join(f"<li>{text(finding.check)}: {text(finding.got)}</li>"
+                        for finding in passed)
+        return (f'<div class="cv cv-diagnosis">\n<style>\n{asset("base.css")}</style>\n'
+                f'<p class="cv-title">{text(self._title)}</p>\n'
+                + "\n".join(map(_fault_html, self.faults))
+                + f'\n<details><summary>✓ passed: {len(passed)}</summary><ul>{items}</ul>'
+                  "</details></div>")
 
-        def row(finding):
-            cells = ("✓" if finding.ok else "✗ fault", finding.check, finding.got,
-                     finding.expected, finding.advice)
-            return "<tr>" + "".join(f"<td {style}>{html.escape(c)}</td>" for c in cells) + "</tr>"
 
-        head = "".join(f"<th {style}>{name}</th>"
-                       for name in ("result", "check", "got", "expected", "what to do"))
-        return (f'<table class="cv-diagnosis" style="font-size: .92em">\n'
-                f'<caption style="color: inherit">{html.escape(self._title)}</caption>\n'
-                f"<thead><tr>{head}</tr></thead>\n<tbody>\n"
-                + "\n".join(map(row, self.findings)) + "\n</tbody>\n</table>")
+def _fault_html(finding):
+    rows = {"got": finding.got, "expected": finding.expected, "do": finding.advice}
+    cells = "".join(f"<dt>{name}</dt><dd>{text(said)}</dd>" for name, said in rows.items())
+    return f'<p class="cv-bad">✗ {text(finding.check)}</p>\n<dl>{cells}</dl>'
 
 
 def diagnose(model, x, t, *, steps=150, lr=0.003):
@@ -615,9 +616,10 @@ class FirstNonFinite(chainer.FunctionHook):
                          else f"its {way} pass")
                 came = ", ".join(_range(a) for a in inputs if a is not None)
                 raise FloatingPointError(
-                    f"{function.label} gives {kind} in {where}, from inputs {came}. Nothing before "
-                    "it did. Keep its inputs in range, or use a function that does two steps in "
-                    "one (softmax_cross_entropy, log_softmax, logsumexp)")
+                    f"{function.label} gives {kind} in {where}; nothing before it did.\n"
+                    f"Inputs: {came}\n"
+                    "Keep them in range, or use a function that does two steps in one\n"
+                    "(softmax_cross_entropy, log_softmax, logsumexp).")
 
 
 def _arrays(variables):

@@ -48,18 +48,20 @@ cv.figure('bug_signatures', (place, {bugs, chance, chosen, guess}, root) => {
     const width = widthOf(), log = value => Math.log10(Math.max(value, 1e-12));
     const known = [healthy, bug()].flatMap(b => b.layers.map(l => l.step)).filter(v => v != null);
     const low = Math.floor(Math.min(...known.map(log))) - 1, high = Math.ceil(Math.max(...known.map(log)));
-    const x = value => LEFT + 12 + (width - LEFT - RIGHT - 60) * (log(value) - low) / (high - low);
+    const x = value => LEFT + 12 + (width - LEFT - RIGHT - 76) * (log(value) - low) / (high - low);
     const bar = (value, top, height, on) => value != null && el('svg:rect',
       {x: LEFT + 12, y: top, width: Math.max(x(value) - LEFT - 12, 1), height, class: on ? 'cv-on' : ''});
     set(layers, 'viewBox', `0 0 ${width} ${TOP + ROW * healthy.layers.length + 6}`);
     layers.replaceChildren(
-      el('svg:text', {x: 0, y: 13}, 'gradient of each layer’s weights / their size, before training'),
+      el('svg:text', {x: 0, y: 13}, 'gradient / weights, before training'),
       ...healthy.layers.flatMap((layer, i) => {
         const top = TOP + ROW * i, value = bug().layers[i].step;
         return [
           el('svg:text', {x: 0, y: top + 14}, layer.name.replace('/W', '')),
           bar(value, top + 5, 10, true), bar(layer.step, top + 2, 16, false),
-          value == null ? el('svg:text', {x: LEFT + 18, y: top + 14}, 'nothing arrives') : null,
+          el('svg:text', value == null ? {x: LEFT + 18, y: top + 14}
+            : {x: width - RIGHT, y: top + 14, 'text-anchor': 'end', class: 'cv-small'},
+          value == null ? 'nothing arrives' : digits3(value)),
         ].filter(Boolean);
       }));
   }

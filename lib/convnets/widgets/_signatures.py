@@ -13,7 +13,7 @@ class BugSignatures(Widget):
     """Made by `bug_signatures`."""
 
     name = "bug_signatures"
-    label = "Signatures of bugs: what each does to loss, gradients and answers"
+    label = "Signatures of bugs, beside a healthy network"
 
     def __init__(self, measured, chance, chosen, guess, caption, key):
         super().__init__(caption, key)
