@@ -19,7 +19,7 @@ from .losses import check_labels
 from .widgets._base import asset, text
 
 EXAMPLES = 16        # of the minibatch; more find no more bugs
-FIRST_LOSS = 2.0     # how far above ln K a healthy first loss may be; HeNormal alone adds up to 1.5
+FIRST_LOSS = 3.0     # how far above ln K a healthy first loss may be: HeNormal alone adds up to 2.4
 LEARNED = 0.1        # share of ln K below which a minibatch counts as learned by heart
 SLOPE = 0.15         # relative error of a gradient that ReLU's kinks explain
 AGREE = 1e-3         # of the spread of the scores: rounding, when the size of a minibatch changes
@@ -148,6 +148,9 @@ def diagnose(model, x, t, *, steps=150, lr=0.003):
 
 def _minibatch(x, t):
     x, t = chainer.as_array(x), chainer.as_array(t)
+    if not (isinstance(x, np.ndarray) and isinstance(t, np.ndarray)):
+        raise ValueError(f"NumPy arrays are needed, got {type(x).__name__} and "
+                         f"{type(t).__name__}: bring model and minibatch to the processor")
     if x.dtype.kind != "f" or x.ndim < 2 or t.shape != x.shape[:1] or len(x) < 2:
         raise ValueError(
             f"a minibatch of at least 2 images (N, C, H, W), float, and labels (N,) is needed; "
@@ -162,10 +165,8 @@ class _Patient:
 
     def __init__(self, model, x, t):
         self.wrapper = model
-        self.model = getattr(model, "predictor", model) if isinstance(model, L.Classifier) \
-            else model
+        self.model = copy.deepcopy(model.predictor if isinstance(model, L.Classifier) else model)
         self.x, self.t = x, t
-        self.model = copy.deepcopy(self.model)
         # A first call, for shapes that were left to it; in test mode, so that no average moves.
         with _undisturbed(), chainer.using_config("train", False), chainer.no_backprop_mode():
             self.model(x)
@@ -536,8 +537,6 @@ def _two_softmaxes(p):
 
 def _by_heart(p, steps, lr):
     model = copy.deepcopy(p.model)
-    for link in model.links():
-        link.enable_update()
     losses = overfit(model, p.x, p.t, steps, lr)
     limit, lowest = LEARNED * math.log(p.n_class), min(losses)
     expected = f"below {limit:.2f} within {steps} steps"

@@ -182,6 +182,7 @@ def test_neither_the_model_nor_the_random_state_changes():
 
 @pytest.mark.parametrize(("x", "t", "words"), [
     (DIGITS[0][:1], DIGITS[1][:1], "at least 2 images"),
+    (DIGITS[0], DIGITS[1].tolist(), "NumPy arrays are needed, got ndarray and list"),
     (DIGITS[0], DIGITS[1][:5], r"t \(5,\)"),
     ((DIGITS[0] * 255).astype(np.uint8), DIGITS[1], "uint8"),
     (DIGITS[0], DIGITS[1].astype(np.float32), "astype"),
