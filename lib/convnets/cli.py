@@ -31,7 +31,7 @@ from .pretrained.compare import compare
 from .pretrained.locate import locate, state
 from .pretrained.transfer import model_arrays
 
-COMMANDS = ("labs", "gradients", "frozen", "detection_record")  # further ones, each in a module
+COMMANDS = "labs", "gradients", "frozen", "bugs", "detection_record"   # modules with one each
 
 # Networks for the small images of `DATA`, with ten classes, and those for ImageNet.
 SMALL = {"lenet5" if form == "chain" else f"lenet5-{form}": build

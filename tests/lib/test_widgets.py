@@ -39,8 +39,14 @@ GRAPH = export.Graph(
     {"conv1/W": np.zeros((2, 1, 3, 3), np.float32)}, {"images": ("N", 1, 5, 5)},
     {"scores": ("N", 2, 3, 2)})
 
+SIGNATURES = {"bugs": [
+    {"name": name, "what": "a line", "sign": "a sign", "curve": [first, 0.5], "by_heart": 0.01,
+     "layers": [{"name": "conv1/W", "gradient": g, "step": g}], "accuracy": 0.9, "changed": 0.0}
+    for name, first, g in (("healthy", 2.3, 0.1), ("graph cut", 2.4, None))]}
+
 EXAMPLES = {
     "architecture_explorer": lambda **kw: widgets.architecture_explorer("VGG19", **kw),
+    "bug_signatures": lambda **kw: widgets.bug_signatures(SIGNATURES, **kw),
     "card": lambda **kw: widgets.card(["see"], ["eyes"], minutes=5, **kw),
     "quiz": lambda **kw: widgets.quiz([QUESTION], **kw),
     "predict": lambda **kw: widgets.predict("1 + 1?", 2, "Count.", **kw),
@@ -235,6 +241,9 @@ def test_shapes_do_not_explain_what_they_cannot():
         (lambda: widgets.lenet5_explorer(convnets.models.LeNet5(26), DIGITS, [7, 2]),
          r"fc5/W has the shape \(10, 84\); got \(26, 84\)"),
         (lambda: widgets.loss_curve(0), "at least 1; got 0"),
+        (lambda: widgets.bug_signatures(SIGNATURES, chosen="rust"), "there are graph cut"),
+        (lambda: widgets.bug_signatures({"bugs": SIGNATURES["bugs"][:1]}), "and a bug are needed"),
+        (lambda: widgets.bug_signatures({"bugs": [{"name": "x"}]}), "x lacks what, sign"),
     ],
 )
 def test_explorers_refuse(make, message):

@@ -16,6 +16,7 @@ from ._playground import filter_playground
 from ._receptive_field import receptive_field
 from ._residual_path import residual_path
 from ._shapes import shapes
+from ._signatures import bug_signatures
 from ._sliding import sliding_window
 from ._softmax import softmax_explorer
 from ._watch import loss_curve
@@ -23,6 +24,7 @@ from ._watch import loss_curve
 __all__ = [
     "Widget",
     "architecture_explorer",
+    "bug_signatures",
     "card",
     "detections",
     "filter_playground",
