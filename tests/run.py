@@ -1,4 +1,4 @@
-"""All checks of the project, two at a time; `make test` calls this: run.py [STEP ...]
+"""All checks of the project, three at a time; `make test` calls this: run.py [STEP ...]
 
 Each step prints its heading, its output and its seconds, which are those since the step before
 was done: no processor waits for the last part of a step. The last line sums up all tests. Without
@@ -30,6 +30,7 @@ NBVAL = [
     "--nbval-cell-timeout=600",
     "--nbval-sanitize-with=tests/notebooks/sanitize.cfg",
 ]
+WORKERS = 3  # for two processors: browsers and kernels wait a fifth of their time
 GROUPS = 4  # of notebooks: to start pytest takes longer than to run a lab
 
 
@@ -228,7 +229,7 @@ def perform(name, parts):
 def perform_all(names):
     """{name: (result, seconds)} of the steps."""
     started, done, before = {}, {}, time.monotonic()
-    with ThreadPoolExecutor(2) as pool:
+    with ThreadPoolExecutor(WORKERS) as pool:
         for name in names:
             if parts := STEPS[name][1](started).items():
                 started[name] = {title: pool.submit(part) for title, part in parts}
