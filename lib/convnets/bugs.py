@@ -4,7 +4,6 @@ Every bug of `BUGS` trains without an error. ``convnets bugs --record FILE`` tra
 with each, and without.
 """
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -285,11 +284,7 @@ def load(path):
     ValueError
         If the file does not hold signatures.
     """
-    run = json.loads(Path(path).read_text())
-    if not isinstance(run, dict) or not run.get("bugs"):
-        raise ValueError(f"{path} holds no signatures of bugs; make it with "
-                         f"`convnets bugs --record {path}`")
-    return run
+    return results.load_measured(path, "bugs", "signatures of bugs", "bugs")
 
 
 def add_parser(commands):

@@ -3,7 +3,6 @@
 On the command line: ``convnets detection --record FILE``.
 """
 
-import json
 from pathlib import Path
 
 import numpy as np
@@ -145,11 +144,7 @@ def load(path):
     ValueError
         If the file does not hold it.
     """
-    run = json.loads(Path(path).read_text())
-    if not isinstance(run, dict) or not run.get("scenes"):
-        raise ValueError(f"{path} holds no scenes; make it with `convnets detection --record "
-                         f"{path}`")
-    return run
+    return results.load_measured(path, "scenes", "scenes", "detection")
 
 
 def as_found(scene):

@@ -6,7 +6,6 @@
 """
 
 import hashlib
-import json
 import math
 from pathlib import Path
 
@@ -17,7 +16,6 @@ from chainer import backend
 from tqdm import tqdm
 
 from . import data, results
-from .files import written_whole
 from .pretrained import ARCHITECTURES, WeightsError, load_weights
 from .pretrained.families import HEADS, layers
 from .pretrained.locate import locate
@@ -291,9 +289,7 @@ def record(path, name, weights, *, command, data_set="cifar10", n_train=3000, n_
                     "random": [r[row["name"]][0] for r in random]}
                    for row in _rows(model, in_shape, grid)],
     }
-    with written_whole(path) as file:
-        file.write(f"{json.dumps(run, indent=1)}\n".encode())
-    return run
+    return results.write(path, run)
 
 
 def _rows(model, in_shape, grid):
@@ -318,11 +314,7 @@ def load(path):
     ValueError
         If the file does not hold such measurements.
     """
-    run = json.loads(Path(path).read_text())
-    if not isinstance(run, dict) or not run.get("stages"):
-        raise ValueError(f"{path} holds no measured stages; make it with "
-                         f"`convnets frozen MODEL --weights FILE --record {path}`")
-    return run
+    return results.load_measured(path, "stages", "measured stages", "frozen MODEL --weights FILE")
 
 
 def add_parser(commands):

@@ -4,7 +4,6 @@
 without batch normalization. On the command line: ``convnets gradients --record FILE``.
 """
 
-import json
 from itertools import product
 from pathlib import Path
 
@@ -226,11 +225,7 @@ def load(path):
     ValueError
         If the file does not hold such measurements.
     """
-    run = json.loads(Path(path).read_text())
-    if not isinstance(run, dict) or not run.get("networks"):
-        raise ValueError(f"{path} holds no measured networks; make it with "
-                         f"`convnets gradients --record {path}`")
-    return run
+    return results.load_measured(path, "networks", "measured networks", "gradients")
 
 
 def add_parser(commands):

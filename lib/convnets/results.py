@@ -113,6 +113,33 @@ def load(path, keys=KEYS):
     return run
 
 
+def load_measured(path, key, what, command):
+    """Read a record that one of the commands has written.
+
+    Parameters
+    ----------
+    path : path
+    key : str
+        Under which it has its measurements.
+    what : str
+        What these are, and `command` what makes them, in the words of an error.
+
+    Returns
+    -------
+    dict
+
+    Raises
+    ------
+    ValueError
+        If the file does not hold them.
+    """
+    run = json.loads(Path(path).read_text())
+    if not isinstance(run, dict) or not run.get(key):
+        raise ValueError(f"{path} holds no {what}; make it with "
+                         f"`convnets {command} --record {path}`")
+    return run
+
+
 def describe(run):
     """Return one line that says how a recorded run was made.
 
