@@ -24,9 +24,9 @@ from chainer.functions.math.basic_math import Add
 from chainer.functions.normalization.batch_normalization import FixedBatchNormalization
 from chainer.functions.pooling.average_pooling_2d import AveragePooling2D
 from chainer.functions.pooling.max_pooling_nd import MaxPoolingND
-from chainer.utils.conv import get_conv_outsize
 
 from .cuda_graphs import record
+from .layouts import pooled
 
 TO_LAST, TO_FIRST = (0, 2, 3, 1), (0, 3, 1, 2)
 
@@ -142,20 +142,14 @@ def _linear(op, W, b, x, add=None):
 
 
 def _maximum(node, x):
-    return _pooled(x, node.ksize, node.stride, node.pad, node.cover_all, node.get_cudnn_pool_mode())
+    return pooled(x, node.ksize, node.stride, node.pad, node.get_cudnn_pool_mode(),
+                  cuda.libcudnn.CUDNN_TENSOR_NHWC, node.cover_all)
 
 
 def _average(node, x):
-    return _pooled(x, (node.kh, node.kw), (node.sy, node.sx), (node.ph, node.pw), node.cover_all,
-                   cuda.libcudnn.CUDNN_POOLING_AVERAGE_COUNT_INCLUDE_PADDING)
-
-
-def _pooled(x, ksize, stride, pad, cover_all, mode):
-    n, *size, c = x.shape
-    out = [get_conv_outsize(*dims, cover_all=cover_all)
-           for dims in zip(size, ksize, stride, pad, strict=True)]
-    return cuda.cudnn.pooling_forward(x, cuda.cupy.empty((n, *out, c), x.dtype), ksize, stride,
-                                      pad, mode, d_layout=cuda.libcudnn.CUDNN_TENSOR_NHWC)
+    return pooled(x, (node.kh, node.kw), (node.sy, node.sx), (node.ph, node.pw),
+                  cuda.libcudnn.CUDNN_POOLING_AVERAGE_COUNT_INCLUDE_PADDING,
+                  cuda.libcudnn.CUDNN_TENSOR_NHWC, node.cover_all)
 
 
 def _each(node, *maps):

@@ -124,11 +124,7 @@ class PoolingLast:
         self.retain_inputs((0,))
         self.retain_outputs((0,))
         self.output_layouts = self.input_layouts
-        n, *size, c = x.shape
-        out = [get_conv_outsize(*dims, cover_all=self.cover_all)
-               for dims in zip(size, self.ksize, self.stride, self.pad, strict=True)]
-        y = cuda.cupy.empty((n, *out, c), x.dtype)
-        return cuda.cudnn.pooling_forward(x, y, **self.settings()),
+        return pooled(x, cover_all=self.cover_all, **self.settings()),
 
     def settings(self):
         """Return what both ways are called with."""
@@ -192,6 +188,24 @@ class PoolingGrad(chainer.FunctionNode):
     def backward(self, indexes, grad_outputs):
         """Return second derivatives, where there are some."""
         return self.of.twice(grad_outputs)
+
+
+def pooled(x, ksize, stride, pad, mode, d_layout, cover_all):
+    """Return what cuDNN pools, an array (N, Y, X, C), of an array (N, H, W, C).
+
+    Parameters
+    ----------
+    ksize, stride, pad : pair of int
+    mode, d_layout : int
+        Of cuDNN's; the layout is NHWC.
+    cover_all : bool
+        Whether a last window may hang over the border.
+    """
+    n, *size, c = x.shape
+    out = [get_conv_outsize(*dims, cover_all=cover_all)
+           for dims in zip(size, ksize, stride, pad, strict=True)]
+    y = cuda.cupy.empty((n, *out, c), x.dtype)
+    return cuda.cudnn.pooling_forward(x, y, ksize, stride, pad, mode, d_layout=d_layout)
 
 
 def max_pooling(h, ksize, stride=None, pad=0, cover_all=True):
